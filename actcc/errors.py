@@ -1,0 +1,46 @@
+"""Exceptions of actcc. Each message says what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ActccError(Exception):
+    """Base of every error that actcc raises on purpose; the command line exits with 2 on it."""
+
+
+class ModelError(ActccError):
+    """The model cannot be read, is not valid ONNX, or uses something that is not supported."""
+
+
+class DataError(ActccError):
+    """Calibration or evaluation data is missing or does not fit the model's inputs."""
+
+
+class TargetError(ActccError):
+    """A target is unknown, its profile is not valid, or its backend is not installed."""
+
+
+class BudgetError(ActccError):
+    """A budget cannot be understood (`--max-drop`, `--max-latency`, `--max-memory`)."""
+
+
+class PassError(ActccError):
+    """A pass broke a promise: an edit left the graph invalid, or a registration is refused."""
+
+
+class PlanError(ActccError):
+    """A plan cannot be read, or does not belong to the model it is applied to."""
+
+
+class InfeasibleError(ActccError):
+    """No plan meets all budgets.
+
+    Attributes:
+        nearest: for each budget the nearest value that can be reached while the others hold,
+            keyed `max_cost_ns`, `max_loss_ppm`, `max_peak_bytes`, `max_size_bytes`.
+    """
+
+    def __init__(self, message: str, nearest: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.nearest: dict[str, int] = dict(nearest or {})

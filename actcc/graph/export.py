@@ -1,0 +1,184 @@
+"""From ONNX to onnx-graphsurgeon and back without loss.
+
+onnx-graphsurgeon drops what it does not model: metadata and doc strings of nodes, inputs that are
+also initializers, attributes of rare types, functions' details. What it drops is kept here beside
+the graph (`Header`) and put back at export, node by node, by name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from actcc.errors import ModelError
+
+# graphsurgeon speaks of what it drops on its own logger; `Header` keeps that.
+logging.getLogger("onnx_graphsurgeon").setLevel(logging.ERROR)
+_SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a model holds besides its nodes, tensors, inputs and outputs."""
+
+    ir_version: int
+    proto: onnx.ModelProto  # name, producer, metadata, functions; no graph
+    original_nodes: Mapping[str, onnx.NodeProto]  # as loaded, by the unique name given at loading
+    overridable: frozenset[str] = frozenset()  # initializers that are listed as inputs
+    outputs: tuple[onnx.ValueInfoProto, ...] = ()
+    inputs: tuple[onnx.ValueInfoProto, ...] = ()
+    metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of new nodes
+
+    def with_metadata(self, node: str, entries: Mapping[str, str]) -> Header:
+        """A header in which `node` carries the given `metadata_props`."""
+        return replace(self, metadata={**self.metadata, node: dict(entries)})
+
+    def without_overridable(self) -> Header:
+        """A header in which no initializer is an input; IR 4 is the first that allows it."""
+        return replace(self, overridable=frozenset(), ir_version=max(self.ir_version, 4))
+
+
+def from_proto(model: onnx.ModelProto) -> tuple[gs.Graph, Header]:
+    """Import a model; it is read, never edited.
+
+    Raises:
+        ModelError: no opset, or a structure that cannot be imported.
+    """
+    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+        raise ModelError("the model names no ONNX opset; export it again with a current exporter")
+    try:
+        surgeon = gs.import_onnx(model)
+    except Exception as error:  # graphsurgeon raises bare Exceptions on malformed protos
+        raise ModelError(f"the graph cannot be read ({error}); export the model again") from error
+    _name_nodes(surgeon)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    light = onnx.ModelProto()
+    for descriptor, value in model.ListFields():
+        if descriptor.name in ("graph", "opset_import"):
+            continue
+        if descriptor.is_repeated:
+            getattr(light, descriptor.name).extend(value)
+        else:
+            setattr(light, descriptor.name, value)
+    header = Header(
+        ir_version=model.ir_version,
+        proto=light,
+        original_nodes=dict(
+            zip((n.name for n in surgeon.nodes), model.graph.node, strict=True),
+        ),
+        overridable=frozenset(i.name for i in model.graph.input if i.name in initializers),
+        outputs=tuple(model.graph.output),
+        inputs=tuple(model.graph.input),
+    )
+    return surgeon, header
+
+
+def _name_nodes(surgeon: gs.Graph) -> None:
+    """Give every node of the main graph a unique name, keeping those that are unique already."""
+    taken: set[str] = {node.name for node in surgeon.nodes if node.name}
+    seen: set[str] = set()
+    for index, node in enumerate(surgeon.nodes):
+        if not node.name or node.name in seen:
+            node.name = fresh_name(node.name or f"{node.op}_{index}", taken)
+        taken.add(node.name)
+        seen.add(node.name)
+
+
+def fresh_name(stem: str, taken: set[str]) -> str:
+    """`stem`, or `stem_1`, `stem_2`, … : the first that is not taken."""
+    if stem not in taken:
+        return stem
+    number = 1
+    while f"{stem}_{number}" in taken:
+        number += 1
+    return f"{stem}_{number}"
+
+
+def to_proto(surgeon: gs.Graph, header: Header) -> onnx.ModelProto:
+    """Export; nodes that were not edited come back with all that they were loaded with."""
+    try:
+        graph = gs.export_onnx(surgeon, do_type_check=False).graph
+    except Exception as error:  # graphsurgeon raises bare Exceptions
+        raise ModelError(f"the graph cannot be exported ({error})") from error
+    for node in graph.node:
+        _restore_node(node, header)
+    _restore_interface(graph, header)
+    model = onnx.ModelProto()
+    model.CopyFrom(header.proto)
+    model.ir_version = header.ir_version
+    listed = {value.name for value in graph.input}
+    if header.ir_version < 4 and any(t.name not in listed for t in graph.initializer):
+        model.ir_version = 4  # before IR 4 every initializer had to be an input
+    del model.opset_import[:]
+    versions: dict[str, int] = {}
+    for entry in surgeon.import_domains or ():
+        versions.setdefault("" if entry.domain == "ai.onnx" else entry.domain, entry.version)
+    for domain, version in versions.items():
+        model.opset_import.append(onnx.helper.make_opsetid(domain, version))
+    _move(graph, model.graph)
+    return model
+
+
+def _move(source: onnx.GraphProto, destination: onnx.GraphProto) -> None:
+    """Field by field: a message copied whole would be serialised whole, which 2 GiB forbid."""
+    destination.name = source.name
+    destination.doc_string = source.doc_string
+    for name in ("node", "input", "output", "value_info", "initializer", "sparse_initializer"):
+        getattr(destination, name).extend(getattr(source, name))
+        source.ClearField(name)
+
+
+def _restore_node(node: onnx.NodeProto, header: Header) -> None:
+    for key, value in header.metadata.get(node.name, {}).items():
+        node.metadata_props.add(key=key, value=value)
+    original = header.original_nodes.get(node.name)
+    if original is None or original.op_type != node.op_type:
+        return
+    node.doc_string = original.doc_string
+    node.overload = original.overload
+    node.metadata_props.extend(original.metadata_props)
+    present = {attribute.name: attribute for attribute in node.attribute}
+    for attribute in original.attribute:
+        if attribute.name not in present:
+            if attribute.type not in _KNOWN_ATTRIBUTES:
+                node.attribute.append(attribute)  # of a type that graphsurgeon dropped
+        elif attribute.type in _SUBGRAPHS:
+            present[attribute.name].CopyFrom(attribute)  # subgraphs are never edited
+
+
+_KNOWN_ATTRIBUTES = (
+    onnx.AttributeProto.FLOAT,
+    onnx.AttributeProto.INT,
+    onnx.AttributeProto.STRING,
+    onnx.AttributeProto.TENSOR,
+    onnx.AttributeProto.GRAPH,
+    onnx.AttributeProto.FLOATS,
+    onnx.AttributeProto.INTS,
+    onnx.AttributeProto.STRINGS,
+)
+
+
+def _restore_interface(graph: onnx.GraphProto, header: Header) -> None:
+    """Inputs and outputs exactly as declared, with symbols, sequences, maps and documentation."""
+    fed = {value.name for value in graph.input}
+    weights = {tensor.name for tensor in graph.initializer} & header.overridable
+    kept = [value for value in header.inputs if value.name in fed | weights]
+    known = {value.name for value in kept}
+    kept += [value for value in graph.input if value.name not in known]
+    declared = {value.name: value for value in header.outputs}
+    outputs = [declared.get(value.name, value) for value in graph.output]
+    kept, outputs = [_clone(v) for v in kept], [_clone(v) for v in outputs]
+    del graph.input[:]
+    graph.input.extend(kept)
+    del graph.output[:]
+    graph.output.extend(outputs)
+
+
+def _clone(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    clone = onnx.ValueInfoProto()
+    clone.CopyFrom(value)
+    return clone

@@ -1,0 +1,157 @@
+"""Model files: reading with every check that bad input needs, writing that never half-replaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from actcc.errors import ModelError
+
+# One protobuf message cannot be serialised beyond 2 GiB; weights go to a side file well before.
+EXTERNAL_DATA_THRESHOLD = 1_900_000_000
+_SMALLEST_EXTERNAL_TENSOR = 1024
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file with its external data.
+
+    Raises:
+        ModelError: the file is missing, truncated, not ONNX, or its external data is missing or
+            lies outside the model's folder.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; give the path of an exported .onnx model")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"{path}: not an ONNX model or truncated ({reason}); export or copy it again"
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelError(f"{path}: not an ONNX model (no nodes, no outputs); export it again")
+    for tensor in external_tensors(model):
+        _load_external(tensor, path)
+    return model
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Initializers, in the main graph and in subgraphs, whose data lies in another file."""
+
+    def walk(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+        yield from (t for t in graph.initializer if uses_external_data(t))
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t") and uses_external_data(attribute.t):
+                    yield attribute.t
+                if attribute.HasField("g"):
+                    yield from walk(attribute.g)
+
+    yield from walk(model.graph)
+
+
+def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    data = (folder / location).resolve()
+    if not location or not data.is_relative_to(folder):
+        raise ModelError(
+            f"{path}: external data of '{tensor.name}' is at '{location}', outside the model's "
+            "folder; move it beside the model and export again"
+        )
+    if not data.is_file():
+        raise ModelError(
+            f"{path}: external data file '{location}' of '{tensor.name}' is missing; "
+            "put it beside the model"
+        )
+    try:
+        load_external_data_for_tensor(tensor, str(folder))
+    except (ValueError, OSError, onnx.checker.ValidationError) as error:
+        raise ModelError(
+            f"{path}: external data of '{tensor.name}' cannot be read ({error}); "
+            "copy the data file again"
+        ) from error
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the main graph's initializers, without serialising anything."""
+    return sum(initializer_bytes(tensor) for tensor in model.graph.initializer)
+
+
+def initializer_bytes(tensor: onnx.TensorProto) -> int:
+    """Bytes of one tensor's data."""
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data)
+    return int(tensor.ByteSize())
+
+
+def write_model(
+    model: onnx.ModelProto,
+    path: Path,
+    *,
+    external: bool = False,
+    threshold: int = EXTERNAL_DATA_THRESHOLD,
+) -> None:
+    """Write a model to `path`; the file is there whole or not at all.
+
+    Weights go to `<name>.data` beside it if `external` is set or they exceed `threshold` bytes.
+    The proto is given up by the caller: its tensors may be turned into references.
+
+    Raises:
+        ModelError: the folder does not exist or cannot be written.
+    """
+    folder = path.parent if str(path.parent) else Path(".")
+    if not folder.is_dir():
+        raise ModelError(f"{path}: folder '{folder}' does not exist; create it first")
+    data_name = path.name + ".data"
+    try:
+        with staging_folder(folder) as staging:
+            staged = staging / path.name
+            if external or weight_bytes(model) > threshold:
+                onnx.save_model(
+                    model,
+                    staged,
+                    save_as_external_data=True,
+                    all_tensors_to_one_file=True,
+                    location=data_name,
+                    size_threshold=_SMALLEST_EXTERNAL_TENSOR,
+                )
+                if (staging / data_name).exists():
+                    os.replace(staging / data_name, folder / data_name)
+            else:
+                onnx.save_model(model, staged)
+            os.replace(staged, path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another") from error
+
+
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside `folder`, on the same file system, removed at the end."""
+    staging = Path(tempfile.mkdtemp(prefix=".actcc-", dir=folder))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    try:
+        with staging_folder(path.parent if str(path.parent) else Path(".")) as staging:
+            staged = staging / path.name
+            staged.write_text(text, encoding="utf-8")
+            os.replace(staged, path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another") from error

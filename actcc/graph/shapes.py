@@ -1,0 +1,139 @@
+"""Shape inference that never serialises the weights.
+
+`onnx.shape_inference` works on one serialised proto. Large initializers are therefore declared as
+inputs of the same type first: only small integer constants ever decide a shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import shape_inference
+
+from actcc.errors import ModelError
+from actcc.graph.files import initializer_bytes
+
+Dimension = int | str | None
+Shape = tuple[Dimension, ...]
+
+_LARGEST_SHAPE_CONSTANT = 1024  # bytes: 128 int64 values, more than any shape has
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type (`onnx.TensorProto.DataType`) and shape; None where the rank is unknown."""
+
+    element: int
+    shape: Shape | None
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every dimension is a number."""
+        return self.shape is not None and all(isinstance(d, int) for d in self.shape)
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; raises ModelError where the shape is not static."""
+        count = 1
+        for dimension in self.shape or ():
+            if not isinstance(dimension, int):
+                raise ModelError(f"shape {self.shape} is not static; give it with --shape")
+            count *= dimension
+        if self.shape is None:
+            raise ModelError("a tensor has no shape; give the input shapes with --shape")
+        return count
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes of a static tensor."""
+        if self.element in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            return 0
+        return self.elements * int(onnx.helper.tensor_dtype_to_np_dtype(self.element).itemsize)
+
+
+def type_of(info: onnx.ValueInfoProto) -> TensorType:
+    """The tensor type that a value info declares."""
+    tensor = info.type.tensor_type
+    shape: Shape | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(
+            d.dim_value if d.HasField("dim_value") else (d.dim_param or None)
+            for d in tensor.shape.dim
+        )
+    return TensorType(tensor.elem_type, shape)
+
+
+def value_info(name: str, tensor_type: TensorType) -> onnx.ValueInfoProto:
+    """The inverse of `type_of`."""
+    shape: Sequence[int | str | None] | None = tensor_type.shape
+    return onnx.helper.make_tensor_value_info(name, tensor_type.element, shape)
+
+
+def infer_types(
+    model: onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]],
+    hints: Mapping[str, TensorType],
+) -> dict[str, TensorType]:
+    """Types of all tensors of the main graph.
+
+    Args:
+        model: left as it is.
+        input_shapes: concrete shapes for inputs with symbolic dimensions.
+        hints: types of tensors that ONNX cannot infer (outputs of custom operators).
+
+    Raises:
+        ModelError: the graph contradicts itself.
+    """
+    light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    types: dict[str, TensorType] = {}
+    declared = _declare_weights(model.graph.initializer, light.graph, types)
+    for source in model.graph.input:
+        if source.name not in declared:
+            entry = light.graph.input.add()
+            entry.CopyFrom(source)
+            if source.name in input_shapes:
+                entry.CopyFrom(
+                    value_info(
+                        source.name,
+                        TensorType(type_of(source).element, tuple(input_shapes[source.name])),
+                    )
+                )
+    for output in model.graph.output:
+        # Rank and symbols of the declared outputs would clash with bound input shapes.
+        element = output.type.tensor_type.elem_type
+        if output.type.HasField("tensor_type") and input_shapes:
+            light.graph.output.append(value_info(output.name, TensorType(element, None)))
+        else:
+            light.graph.output.append(output)
+    light.graph.value_info.extend(value_info(name, hint) for name, hint in hints.items())
+    try:
+        inferred = shape_inference.infer_shapes(light, data_prop=True)
+    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"shape inference failed: {reason}; check the export") from error
+    for info in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
+        if info.type.HasField("tensor_type"):
+            types[info.name] = type_of(info)
+    return types
+
+
+def _declare_weights(
+    initializers: Iterable[onnx.TensorProto],
+    graph: onnx.GraphProto,
+    types: dict[str, TensorType],
+) -> set[str]:
+    declared = set()
+    for tensor in initializers:
+        declared.add(tensor.name)
+        types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))
+        if initializer_bytes(tensor) <= _LARGEST_SHAPE_CONSTANT:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(value_info(tensor.name, types[tensor.name]))
+    return declared

@@ -1,0 +1,106 @@
+"""Prices, and the protocol that every backend fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from actcc.graph import Graph
+
+Source = Literal["measured", "compiled", "estimated"]
+
+
+@dataclass(frozen=True)
+class Price:
+    """Latency of a candidate in its fused context.
+
+    Attributes:
+        latency_ns: of the whole neighbourhood with the candidate in it.
+        difference_ns: against `keep` in the same neighbourhood; 0 where it is within the noise.
+        noise_ns: half width of the interval in which the difference lies; 0 if deterministic.
+        source: how the figure came about.
+        tool: name, version and settings of what gave it.
+    """
+
+    latency_ns: float
+    difference_ns: float
+    noise_ns: float
+    source: Source
+    tool: str
+
+
+@dataclass(frozen=True)
+class Unpriced:
+    """A candidate that the backend cannot price; it is not offered, and never costs 0."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class PriceQuery:
+    """A site's neighbourhood, as it is and with each candidate; all shapes are static.
+
+    Attributes:
+        baseline: the neighbourhood with the candidate `keep`.
+        candidates: the same neighbourhood by candidate name.
+    """
+
+    baseline: Graph
+    candidates: Mapping[str, Graph]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of a whole model on a target.
+
+    Attributes:
+        latency_ns: median.
+        noise_ns: half width of the interval in which the median lies; 0 if deterministic.
+        peak_bytes: peak memory of activations, by the target's own rules.
+        ratio: latency relative to the first model of the same interleaved run.
+        ratio_noise: half width of the interval in which the ratio lies.
+    """
+
+    latency_ns: float
+    noise_ns: float
+    source: Source
+    tool: str
+    peak_bytes: int
+    ratio: float = 1.0
+    ratio_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Where the latency goes: one row of `actcc inspect`."""
+
+    name: str
+    op: str
+    latency_ns: float
+    bound: str = ""
+
+
+class Backend(Protocol):
+    """Prices candidates and times whole models on one target."""
+
+    @property
+    def tool(self) -> str:
+        """Name, version and settings of what gives the figures; part of every cache key."""
+
+    @property
+    def source(self) -> Source:
+        """How its figures come about."""
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether a price is worth keeping between runs."""
+
+    def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:
+        """A price for `keep` and for each candidate of the query."""
+
+    def time_models(self, models: Sequence[Graph]) -> list[Timing]:
+        """Whole-model latency of each model, measured interleaved where it is measured."""
+
+    def layers(self, model: Graph) -> list[LayerTime]:
+        """Latency by layer, in the order of execution."""

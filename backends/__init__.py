@@ -1,0 +1,1 @@
+"""Backends: what prices candidates and times whole models on a target."""

@@ -134,7 +134,9 @@ def _load_plugin(path: Path) -> list[type[Pass]]:
     found = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Pass) and value.__module__ == module.__name__
+        if inspect.isclass(value)
+        and issubclass(value, Pass)
+        and value.__module__ == module.__name__
     ]
     unnamed = [cls.__name__ for cls in found if not cls.name]
     if unnamed:

@@ -32,6 +32,7 @@ class Header:
     outputs: tuple[onnx.ValueInfoProto, ...] = ()
     inputs: tuple[onnx.ValueInfoProto, ...] = ()
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of new nodes
+    external: bool = False  # weights came from a file beside the model
 
     def with_metadata(self, node: str, entries: Mapping[str, str]) -> Header:
         """A header in which `node` carries the given `metadata_props`."""
@@ -42,8 +43,11 @@ class Header:
         return replace(self, overridable=frozenset(), ir_version=max(self.ir_version, 4))
 
 
-def from_proto(model: onnx.ModelProto) -> tuple[gs.Graph, Header]:
+def from_proto(model: onnx.ModelProto, *, external: bool = False) -> tuple[gs.Graph, Header]:
     """Import a model; it is read, never edited.
+
+    Args:
+        external: whether its weights came from a file beside it.
 
     Raises:
         ModelError: no opset, or a structure that cannot be imported.
@@ -73,6 +77,7 @@ def from_proto(model: onnx.ModelProto) -> tuple[gs.Graph, Header]:
         overridable=frozenset(i.name for i in model.graph.input if i.name in initializers),
         outputs=tuple(model.graph.output),
         inputs=tuple(model.graph.input),
+        external=external,
     )
     return surgeon, header
 

@@ -20,8 +20,8 @@ EXTERNAL_DATA_THRESHOLD = 1_900_000_000
 _SMALLEST_EXTERNAL_TENSOR = 1024
 
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file with its external data.
+def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
+    """Read an ONNX file with its external data, and say whether there was any.
 
     Raises:
         ModelError: the file is missing, truncated, not ONNX, or its external data is missing or
@@ -38,9 +38,10 @@ def read_model(path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node and not model.graph.output:
         raise ModelError(f"{path}: not an ONNX model (no nodes, no outputs); export it again")
-    for tensor in external_tensors(model):
+    external = list(external_tensors(model))
+    for tensor in external:
         _load_external(tensor, path)
-    return model
+    return model, bool(external)
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from actcc.errors import ModelError, PassError
+from actcc.errors import PassError
 from actcc.graph import order
-from actcc.graph.export import Header, fresh_name, from_proto, to_proto
-from actcc.graph.files import read_model, write_model
-from actcc.graph.shapes import Shape, TensorType, infer_types
+from actcc.graph.export import Header, fresh_name, from_proto
+from actcc.graph.shapes import TensorType
+from actcc.graph.view import Array, Node, Tensor, View
 
-Node: TypeAlias = gs.Node
-Tensor: TypeAlias = gs.Tensor
-Array: TypeAlias = "np.ndarray[Any, Any]"
 Operand: TypeAlias = "str | Tensor | Array"
 
-_ONNX_DOMAINS = (None, "", "ai.onnx")
 
-
-class Graph:
+class Graph(View):
     """An ONNX model that can be asked and edited."""
 
     def __init__(
@@ -40,223 +34,14 @@ class Graph:
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         types: Mapping[str, TensorType] | None = None,
     ) -> None:
-        self._surgeon = surgeon
-        self._header = header
-        self._input_shapes = {k: tuple(v) for k, v in (input_shapes or {}).items()}
-        self._hints: dict[str, TensorType] = dict(types or {})
-        self._types: dict[str, TensorType] | None = None
+        super().__init__(surgeon, header, input_shapes, types)
         self._names: set[str] | None = None
         self._mark: Mapping[str, str] | None = None
-
-    # ---------------------------------------------------------------- in and out
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path | onnx.ModelProto,
-        input_shapes: Mapping[str, Sequence[int]] | None = None,
-    ) -> Graph:
-        """Load a model from a file, or from a proto, which is left as it is.
-
-        Args:
-            input_shapes: concrete shapes for inputs with symbolic dimensions, used for shape
-                inference and profiling; the model keeps its symbols.
-
-        Raises:
-            ModelError: not readable as ONNX, or `input_shapes` does not fit its inputs.
-        """
-        model = source if isinstance(source, onnx.ModelProto) else read_model(Path(source))
-        surgeon, header = from_proto(model)
-        graph = cls(surgeon, header)
-        return graph.with_input_shapes(input_shapes) if input_shapes else graph
-
-    def with_input_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Graph:
-        """The same graph seen at concrete input shapes.
-
-        Raises:
-            ModelError: an unknown input, another rank, or a fixed dimension that differs.
-        """
-        for name, shape in shapes.items():
-            declared = next((t for t in self.inputs if t.name == name), None)
-            if declared is None:
-                known = ", ".join(t.name for t in self.inputs)
-                raise ModelError(f"--shape: the model has no input '{name}'; it has: {known}")
-            fixed = declared.shape
-            if fixed is not None and (
-                len(fixed) != len(shape)
-                or any(isinstance(f, int) and f != s for f, s in zip(fixed, shape, strict=True))
-            ):
-                raise ModelError(
-                    f"--shape: input '{name}' is {list(fixed)}, not {list(shape)}; "
-                    "only symbolic dimensions can be chosen"
-                )
-        return Graph(self._surgeon, self._header, {**self._input_shapes, **shapes})
-
-    def to_proto(self) -> onnx.ModelProto:
-        """A new ONNX model."""
-        order.sort_nodes(self._surgeon)
-        return to_proto(self._surgeon, self._header)
-
-    def save(self, path: str | Path, *, external: bool = False) -> None:
-        """Write the model; whole or not at all. See `actcc.graph.files.write_model`."""
-        write_model(self.to_proto(), Path(path), external=external)
-
-    def copy(self) -> Graph:
-        """An independent graph; weights are shared until they are replaced."""
-        twin = Graph(self._surgeon.copy(), self._header, self._input_shapes, self._hints)
-        twin._types = None if self._types is None else dict(self._types)
-        return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Graphs travel between processes as protos; for parts of a model, not for 2 GB."""
         data = self.to_proto().SerializeToString()
         return _revive, (data, self._input_shapes, self._hints)
-
-    # ---------------------------------------------------------------- questions
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        """Inputs that a caller has to feed."""
-        return list(self._surgeon.inputs)
-
-    @property
-    def outputs(self) -> list[Tensor]:
-        """Outputs in order."""
-        return list(self._surgeon.outputs)
-
-    @property
-    def opset(self) -> int:
-        """Version of the default ONNX operator set."""
-        return int(self._surgeon.opset)
-
-    @property
-    def opsets(self) -> dict[str, int]:
-        """Version of each operator domain that the model imports."""
-        entries = self._surgeon.import_domains or ()
-        return {"" if e.domain == "ai.onnx" else e.domain: int(e.version) for e in entries}
-
-    @property
-    def ir_version(self) -> int:
-        """Version of the ONNX file format."""
-        return self._header.ir_version
-
-    @property
-    def functions(self) -> list[onnx.FunctionProto]:
-        """Functions that the model defines."""
-        return list(self._header.proto.functions)
-
-    def nodes(self, op: str | None = None, **arguments: Any) -> Iterator[Node]:
-        """Nodes in topological order, optionally of one operator with the given arguments.
-
-        `arguments` are matched against attributes and constant inputs under their names in the
-        operator's schema, so `nodes("Clip", min=0, max=6)` finds both spellings of Clip.
-        """
-        order.sort_nodes(self._surgeon)
-        for node in list(self._surgeon.nodes):
-            if op is not None and (node.op != op or node.domain not in _ONNX_DOMAINS):
-                continue
-            if all(self._argument_is(node, name, value) for name, value in arguments.items()):
-                yield node
-
-    def node(self, name: str) -> Node:
-        """The node of that name; raises PassError where there is none."""
-        for node in self._surgeon.nodes:
-            if node.name == name:
-                return node
-        raise PassError(f"the graph has no node '{name}'; it may have been rewritten already")
-
-    def tensor(self, tensor: str | Tensor) -> Tensor:
-        """The tensor of that name; raises PassError where there is none."""
-        if not isinstance(tensor, str):
-            return tensor
-        found = self._find_tensor(tensor)
-        if found is None:
-            raise PassError(f"the graph has no tensor '{tensor}'; it may have been rewritten")
-        return found
-
-    def producer(self, tensor: str | Tensor) -> Node | None:
-        """The node that writes the tensor; None for inputs and initializers."""
-        found = self.tensor(tensor)
-        return found.inputs[0] if found.inputs else None
-
-    def consumers(self, tensor: str | Tensor) -> list[Node]:
-        """Nodes that read the tensor, nodes inside subgraphs included, each once."""
-        unique: dict[int, Node] = {id(node): node for node in self.tensor(tensor).outputs}
-        return list(unique.values())
-
-    def is_output(self, tensor: str | Tensor) -> bool:
-        """Whether the tensor leaves the graph."""
-        name = tensor if isinstance(tensor, str) else tensor.name
-        return any(output.name == name for output in self._surgeon.outputs)
-
-    def constant(self, tensor: str | Tensor) -> Array | None:
-        """The values of an initializer or Constant node; None for anything a run computes.
-
-        An initializer that is listed as an input may be overridden by the caller and is no
-        constant.
-        """
-        found = self.tensor(tensor)
-        if isinstance(found, gs.Constant):
-            return None if found.name in self._header.overridable else found.values
-        if found.inputs and found.inputs[0].op == "Constant":
-            return _constant_node_value(found.inputs[0])
-        return None
-
-    def argument(self, node: Node, name: str, default: Any = None) -> Any:
-        """An attribute, or a constant input under its name in the operator's schema.
-
-        Returns `default` where the argument is left out or is not constant.
-        """
-        if name in node.attrs:
-            return node.attrs[name]
-        formal = _formal_inputs(node.op, node.domain or "", self.opset)
-        if name in formal and formal.index(name) < len(node.inputs):
-            tensor = node.inputs[formal.index(name)]
-            if not tensor.is_empty():
-                value = self.constant(tensor)
-                if value is not None:
-                    return value.item() if value.size == 1 else value
-        return default
-
-    def _argument_is(self, node: Node, name: str, wanted: Any) -> bool:
-        value = self.argument(node, name)
-        if value is None:
-            return False
-        return bool(np.array_equal(value, wanted))
-
-    # ---------------------------------------------------------------- types
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Concrete shapes that were chosen for symbolic inputs."""
-        return dict(self._input_shapes)
-
-    @property
-    def types(self) -> Mapping[str, TensorType]:
-        """Types of all tensors of the main graph, inferred anew after an edit."""
-        if self._types is None:
-            custom = {
-                tensor.name: self._hints[tensor.name]
-                for node in self._surgeon.nodes
-                if node.domain not in _ONNX_DOMAINS
-                for tensor in node.outputs
-                if tensor.name in self._hints
-            }
-            self._types = infer_types(self.to_proto(), self._input_shapes, custom)
-            self._hints.update(self._types)
-        return self._types
-
-    def shape(self, tensor: str | Tensor) -> Shape | None:
-        """Shape with numbers, symbols or None as dimensions; None where the rank is unknown."""
-        found = self.types.get(tensor if isinstance(tensor, str) else tensor.name)
-        return None if found is None else found.shape
-
-    def dtype(self, tensor: str | Tensor) -> np.dtype[Any] | None:
-        """Element type; None where it is unknown."""
-        found = self.types.get(tensor if isinstance(tensor, str) else tensor.name)
-        if found is None or found.element == onnx.TensorProto.UNDEFINED:
-            return None
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(found.element))
 
     # ---------------------------------------------------------------- edits
 
@@ -295,9 +80,7 @@ class Graph:
         stem = name or f"{self._stem()}{op}"
         output = gs.Variable(self._fresh(f"{stem}_output"))
         if like is not None:
-            known = self.types.get(like if isinstance(like, str) else like.name)
-            if known is not None:
-                self._hints[output.name] = known
+            self._remember(output.name, like if isinstance(like, str) else like.name)
         self._add(op, inputs, [output], domain, stem, attributes)
         return output
 
@@ -320,9 +103,11 @@ class Graph:
         nodes = [self.node(name) for name in site.nodes]
         operands = [self._operand(value) for value in inputs]
         written = self.tensor(site.writes)
-        self._hints.update({written.name: t for t in [self.types.get(written.name)] if t})
+        place = max(self._position(node) for node in nodes)
+        self._remember(written.name, written.name)
         self._detach(nodes, keep=written)
-        self._add(op, operands, [written], domain, f"{self._stem()}{op}", attributes)
+        place -= len(nodes) - 1
+        self._add(op, operands, [written], domain, f"{self._stem()}{op}", attributes, place)
         self.prune()
         return written
 
@@ -334,8 +119,9 @@ class Graph:
         nodes = [self.node(name) for name in site.nodes]
         written, read = self.tensor(site.writes), self.tensor(source)
         if self.is_output(written):
-            movable = bool(read.inputs) and not self.is_output(read) and read.inputs[0] not in nodes
-            if not movable or _in_subgraph(self, read) or len(read.inputs[0].outputs) == 0:
+            inside = any(node is writer for node in nodes for writer in read.inputs)
+            movable = bool(read.inputs) and not self.is_output(read) and not inside
+            if not movable or _in_subgraph(self, read):
                 self.replace(site, "Identity", [read])
                 return
             self._detach(nodes, keep=written)
@@ -388,7 +174,7 @@ class Graph:
                 if not used and node.outputs:
                     node.inputs.clear()
                     node.outputs.clear()
-                    self._surgeon.nodes.remove(node)
+                    del self._surgeon.nodes[self._position(node)]
                     removed = True
         self._touch()
 
@@ -405,22 +191,31 @@ class Graph:
         domain: str | None,
         stem: str,
         attributes: Mapping[str, Any],
+        place: int | None = None,
     ) -> Node:
+        """Add a node at a place in the schedule, or right behind the last tensor it reads."""
         if domain and domain not in self.opsets:
             self._surgeon.import_domains.append(onnx.helper.make_opsetid(domain, 1))
-        node = gs.Node(
-            op,
-            self._fresh(stem),
-            dict(attributes),
-            [self._operand(value) for value in inputs],
-            list(outputs),
-            domain,
-        )
-        self._surgeon.nodes.append(node)
+        operands = [self._operand(value) for value in inputs]
+        node = gs.Node(op, self._fresh(stem), dict(attributes), operands, list(outputs), domain)
+        if place is None:
+            writers = [writer for operand in operands for writer in operand.inputs]
+            place = max((self._position(writer) + 1 for writer in writers), default=0)
+        self._surgeon.nodes.insert(place, node)
         if self._mark:
             self._header = self._header.with_metadata(node.name, self._mark)
         self._touch()
         return node
+
+    def _remember(self, name: str, like: str) -> None:
+        """Keep a type for a tensor that ONNX may not be able to infer; an old one serves too."""
+        known = (self._types or self._hints).get(like) or self.types.get(like)
+        if known is not None:
+            self._hints[name] = known
+
+    def _position(self, node: Node) -> int:
+        """Place in the schedule; by identity, since graphsurgeon compares nodes by value."""
+        return next(i for i, other in enumerate(self._surgeon.nodes) if other is node)
 
     def _operand(self, value: Operand) -> Tensor:
         if isinstance(value, np.ndarray | np.generic):
@@ -441,17 +236,7 @@ class Graph:
         for node in nodes:
             node.inputs.clear()
             node.outputs.clear()
-            self._surgeon.nodes.remove(node)
-
-    def _find_tensor(self, name: str) -> Tensor | None:
-        for tensor in (*self._surgeon.inputs, *self._surgeon.outputs):
-            if tensor.name == name:
-                return tensor
-        for node in self._surgeon.nodes:
-            for tensor in (*node.outputs, *node.inputs):
-                if tensor.name == name:
-                    return tensor
-        return None
+            del self._surgeon.nodes[self._position(node)]
 
     def _fresh(self, stem: str) -> str:
         if self._names is None:
@@ -462,6 +247,7 @@ class Graph:
 
     def _touch(self) -> None:
         self._types = None
+        self._index = None
 
 
 def _revive(
@@ -489,23 +275,3 @@ def _substitute(old: Tensor, new: Tensor, *, keep_output: bool) -> None:
 def _in_subgraph(graph: Graph, tensor: Tensor) -> bool:
     top = {id(node) for node in graph.nodes()}
     return any(id(node) not in top for node in tensor.outputs)
-
-
-def _constant_node_value(node: Node) -> Array | None:
-    for key, value in node.attrs.items():
-        if key == "value":
-            values: Array = value.values
-            return values
-        if key in ("value_float", "value_floats"):
-            return np.asarray(value, np.float32)
-        if key in ("value_int", "value_ints"):
-            return np.asarray(value, np.int64)
-    return None
-
-
-def _formal_inputs(op: str, domain: str, opset: int) -> list[str]:
-    try:
-        schema = onnx.defs.get_schema(op, opset, "" if domain == "ai.onnx" else domain)
-    except onnx.defs.SchemaError:
-        return []
-    return [formal.name for formal in schema.inputs]

@@ -34,7 +34,9 @@ class LabelledImage:
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Return the array in a gzipped idx file of unsigned bytes (LeCun's MNIST format)."""
     if not path.is_file():
-        raise SystemExit(f"{path}: no such file; apt-get install dataset-fashion-mnist, or --data-dir")
+        raise SystemExit(
+            f"{path}: no such file; apt-get install dataset-fashion-mnist, or --data-dir"
+        )
     content = gzip.decompress(path.read_bytes())
     if content[:3] != b"\x00\x00\x08":
         raise SystemExit(f"{path}: not an idx file of unsigned bytes; reinstall the data set")
@@ -50,9 +52,7 @@ def read_split(data_dir: Path, split: str) -> tuple[NDArray[np.float32], NDArray
     return images[:, None].astype(np.float32) / np.float32(255), labels.astype(np.int64)
 
 
-def labelled(
-    images: NDArray[np.float32], labels: NDArray[np.int64]
-) -> Iterator[LabelledImage]:
+def labelled(images: NDArray[np.float32], labels: NDArray[np.int64]) -> Iterator[LabelledImage]:
     """Yield one sample, with a batch axis of 1, for each image."""
     for index, label in enumerate(labels):
         yield LabelledImage(

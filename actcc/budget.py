@@ -1,0 +1,97 @@
+"""Budgets: what the result must keep, in units or relative to the original."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from actcc.errors import BudgetError
+
+Objective = Literal["latency", "accuracy"]
+_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+_LATENCY_NS = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
+_MEMORY_BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "KB": 1e3, "MB": 1e6}
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A limit: `value` in the budget's unit, or as a share of the original's value."""
+
+    value: float
+    relative: bool
+
+    def against(self, original: float) -> float:
+        """The limit in the budget's unit, given the original's value."""
+        return self.value * original if self.relative else self.value
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the result must keep.
+
+    Attributes:
+        max_drop: of accuracy; relative to the original's metric, or absolute in its units.
+        max_latency: in nanoseconds, or relative to the original's latency.
+        max_memory: peak of activations in bytes, or relative to the original's peak.
+        objective: what is made best within the limits.
+    """
+
+    max_drop: Amount | None = Amount(0.01, True)
+    max_latency: Amount | None = None
+    max_memory: Amount | None = None
+    objective: Objective = "latency"
+
+    def __post_init__(self) -> None:
+        if self.objective == "accuracy" and self.max_latency is None:
+            raise BudgetError(
+                "--objective accuracy needs a latency to reach; give --max-latency, e.g. 70%"
+            )
+
+    @classmethod
+    def parse(
+        cls,
+        max_drop: str | None = "1%",
+        max_latency: str | None = None,
+        max_memory: str | None = None,
+        objective: Objective = "latency",
+    ) -> Budget:
+        """A budget from texts such as `1%`, `0.5abs`, `8ms`, `70%`, `4MiB`.
+
+        Raises:
+            BudgetError: a text cannot be understood.
+        """
+        return cls(
+            None if max_drop is None else parse_drop(max_drop),
+            None if max_latency is None else parse_latency(max_latency),
+            None if max_memory is None else parse_memory(max_memory),
+            objective,
+        )
+
+
+def parse_drop(text: str) -> Amount:
+    """`1%` is relative to the original's accuracy, `0.5abs` is in the metric's own units."""
+    units = {"%": 0.01, "abs": 1.0}
+    number, unit = _split(text, units, "--max-drop", "1% (relative) or 0.5abs (absolute)")
+    return Amount(number * units[unit], unit == "%")
+
+
+def parse_latency(text: str) -> Amount:
+    """`8ms`, `500us`, or `70%` of the original."""
+    units = {"%": 0.01, **_LATENCY_NS}
+    number, unit = _split(text, units, "--max-latency", "8ms, 500us or 70%")
+    return Amount(number * units[unit], unit == "%")
+
+
+def parse_memory(text: str) -> Amount:
+    """`4MiB`, `512KiB`, or `60%` of the original."""
+    units = {"%": 0.01, **_MEMORY_BYTES}
+    number, unit = _split(text, units, "--max-memory", "4MiB, 512KiB or 60%")
+    return Amount(number * units[unit], unit == "%")
+
+
+def _split(text: str, units: dict[str, float], option: str, examples: str) -> tuple[float, str]:
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(\S+)\s*", text)
+    if match is None or match.group(2) not in units:
+        raise BudgetError(f"{option}: '{text}' cannot be understood; write it as {examples}")
+    return float(match.group(1)), match.group(2)

@@ -1,0 +1,58 @@
+"""The command line: it parses, calls and renders; it decides nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from actcc.cli.optimize import optimize_command
+from actcc.cli.show import inspect_command, passes_command, targets_command
+from actcc.errors import ActccError
+
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="actcc")
+def cli() -> None:
+    """Make an exported ONNX model faster on a device, without training.
+
+    actcc decides place by place which activation stays, which is swapped for a cheaper one or a
+    cheaper spelling, from prices of the device and losses measured on your own images. The result
+    is verified before it is written, and is never slower than the input.
+
+    \b
+    Start here:
+      actcc inspect model.onnx --target npu1           where the latency goes
+      actcc optimize model.onnx -o fast.onnx           exact rewrites only, no data needed
+      actcc optimize model.onnx -o fast.onnx --target npu1 \\
+          --calib images/ --preprocess imagenet --max-drop 1%
+    """
+
+
+cli.add_command(optimize_command)
+cli.add_command(inspect_command)
+cli.add_command(targets_command)
+cli.add_command(passes_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: an error is one line on stderr and exit code 2."""
+    try:
+        cli.main(arguments, standalone_mode=False)
+    except ActccError as error:
+        _fail(" ".join(str(error).split()), 2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted before a plan was verified; nothing was written", _INTERRUPTED)
+    except click.exceptions.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"actcc: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,145 @@
+"""`actcc optimize`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actcc.cli.options import (
+    also_option,
+    json_option,
+    model_argument,
+    parse_shapes,
+    plugin_option,
+    shape_option,
+    skip_option,
+    target_option,
+)
+from actcc.errors import ModelError
+
+
+@click.command("optimize")
+@model_argument
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False),
+    help="Where the optimized model goes [default: MODEL with .optimized.onnx]; its plan goes to "
+    "OUTPUT.plan.json.",
+)
+@target_option
+@click.option(
+    "--calib",
+    metavar="PATH",
+    help="Unlabelled samples: folder of images, .npz, .npy, or file.py:function. Without it only "
+    "exact rewrites are offered.",
+)
+@click.option(
+    "--eval",
+    "evaluation",
+    metavar="PATH",
+    help="Samples for the verification, as --calib [default: part of --calib is held out].",
+)
+@click.option(
+    "--preprocess",
+    metavar="NAME|FILE.toml",
+    help="How images become inputs: yolox, yolo, imagenet, … ; needed for folders of images.",
+)
+@click.option("--samples", type=click.IntRange(min=2), help="Use at most this many samples.")
+@click.option(
+    "--metric",
+    metavar="FILE.py:FUNCTION",
+    help="Your own metric(outputs, samples) -> float, higher is better [default: fidelity, the "
+    "agreement with the original's outputs].",
+)
+@click.option(
+    "--max-drop",
+    default="1%",
+    show_default=True,
+    metavar="1%|0.5abs",
+    help="Accuracy that may be lost: relative to the original, or in the metric's units.",
+)
+@click.option("--max-latency", metavar="8ms|70%", help="Latency that must be reached.")
+@click.option("--max-memory", metavar="4MiB|60%", help="Peak memory of activations.")
+@click.option(
+    "--objective",
+    type=click.Choice(["latency", "accuracy"]),
+    default="latency",
+    show_default=True,
+    help="What is made best within the budgets; `accuracy` needs --max-latency.",
+)
+@click.option("--max-trials", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--time-limit",
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="No further plan is tried after this time.",
+)
+@shape_option
+@skip_option
+@also_option
+@plugin_option
+@click.option("--seed", default=0, show_default=True, help="Same input and seed, same plan.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes [default: one a core].")
+@click.option("--no-cache", is_flag=True, help="Measure every price anew.")
+@click.option("--explain", is_flag=True, help="Say for every site and candidate why not.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="No progress and no tables.")
+def optimize_command(**options: Any) -> None:
+    """Make MODEL faster on a target within a budget, and verify the result.
+
+    \b
+    Examples:
+      actcc optimize yolox_nano.onnx --target npu1 --calib coco/ --preprocess yolox
+      actcc optimize net.onnx --calib calib.npz --metric metric.py:top1 --eval eval.npz
+      actcc optimize net.onnx --calib calib.npz --objective accuracy --max-latency 70%
+      actcc optimize net.onnx --explain            exact rewrites only, every reason
+
+    Ctrl-C while plans are tried writes the best verified plan so far.
+    """
+    from actcc.budget import Budget
+    from actcc.cli.progress import console_progress
+    from actcc.cli.render import render_result, result_json
+    from actcc.pipeline import optimize
+
+    model = Path(options["model"])
+    output = Path(options["output"] or model.with_suffix(".optimized.onnx"))
+    if output.exists() and model.exists() and output.samefile(model):
+        raise ModelError(f"{output}: the output is the input; choose another with -o")
+    quiet = options["quiet"] or options["as_json"]
+    progress = console_progress(quiet)
+    result = optimize(
+        model,
+        options["target"],
+        output=output,
+        budget=Budget.parse(
+            options["max_drop"],
+            options["max_latency"],
+            options["max_memory"],
+            options["objective"],
+        ),
+        calibration=options["calib"],
+        evaluation=options["evaluation"],
+        preprocessing=options["preprocess"],
+        samples=options["samples"],
+        metric=options["metric"],
+        input_shapes=parse_shapes(options["shapes"]),
+        plugins=options["plugins"],
+        skip=options["skip"],
+        also=options["also"],
+        max_trials=options["max_trials"],
+        time_limit_s=options["time_limit"],
+        seed=options["seed"],
+        workers=options["workers"],
+        cache=not options["no_cache"],
+        progress=progress,
+    ).with_stage_seconds(progress.seconds)
+    if options["as_json"]:
+        click.echo(json.dumps(result_json(result), indent=2))
+    elif not options["quiet"]:
+        render_result(result, explain=options["explain"])

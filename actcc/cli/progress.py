@@ -1,0 +1,71 @@
+"""Progress on the terminal: a bar for each stage, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from actcc.progress import Advance
+
+
+class ConsoleProgress:
+    """Draws stages, and keeps the time that each took.
+
+    Attributes:
+        seconds: wall time by stage title.
+    """
+
+    def __init__(self, console: Console, *, drawn: bool) -> None:
+        self.seconds: dict[str, float] = {}
+        self._console = console
+        self._drawn = drawn
+
+    @contextlib.contextmanager
+    def stage(self, title: str, total: int | None = None) -> Iterator[Advance]:
+        """See `actcc.progress.Progress`."""
+        started = time.perf_counter()
+        try:
+            if self._drawn and self._console.is_terminal:
+                with self._bar() as bar:
+                    task = bar.add_task(title, total=total)
+                    yield lambda: bar.advance(task)
+            else:
+                yield lambda: None
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[title] = self.seconds.get(title, 0.0) + spent
+        if self._drawn:
+            count = f" ({total})" if total is not None else ""
+            self._console.print(f"[dim]{title}{count} … {spent:.1f} s[/dim]", highlight=False)
+
+    def note(self, line: str) -> None:
+        """See `actcc.progress.Progress`."""
+        self._console.print(line, highlight=False)
+
+    def _bar(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+
+
+def console_progress(quiet: bool) -> ConsoleProgress:
+    """Progress on stderr, so that stdout stays clean."""
+    return ConsoleProgress(Console(stderr=True), drawn=not quiet)

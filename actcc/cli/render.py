@@ -1,0 +1,164 @@
+"""A result as tables for people and as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from actcc.plan import CandidateFigures, Plan
+from actcc.result import Result
+from actcc.site import KEEP
+
+_SHOWN_CHANGES = 12
+_SHOWN_NOTES = 4
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """What `--json` prints: status, plan, trials, stages."""
+    return {
+        "format": 1,
+        "status": result.status,
+        "reason": result.reason,
+        "output": None if result.output is None else str(result.output),
+        "changes": result.changes,
+        "plan": json.loads(result.plan.to_json()),
+        "trials": [
+            {
+                "changed": trial.changed,
+                "predicted_latency_ns": trial.predicted_latency_ns,
+                "predicted_loss": trial.predicted_loss,
+                "latency_ratio": trial.latency.ratio,
+                "drop": trial.drop,
+                "failures": list(trial.failures),
+            }
+            for trial in result.trials
+        ],
+        "refusals": [
+            {"pass": name, "subject": refusal.subject, "reason": refusal.reason}
+            for name, refusal in result.refusals
+        ],
+        "stage_seconds": dict(result.stage_seconds),
+    }
+
+
+def render_result(result: Result, *, explain: bool = False) -> None:
+    """Tables on stdout; colour is left out where NO_COLOR is set or stdout is no terminal."""
+    console = Console(highlight=False, soft_wrap=False)
+    if explain:
+        _explain(console, result)
+    console.print(_before_after(result))
+    console.print(_changes(result))
+    _notes(console, result)
+    verb = "wrote" if result.status == "optimized" else "wrote the original, unchanged, to"
+    console.print(f"[bold]{result.status}[/bold]: {result.reason}", soft_wrap=True)
+    if result.output is not None:
+        console.print(f"{verb} {result.output} and {result.output}.plan.json", soft_wrap=True)
+
+
+def _before_after(result: Result) -> Table:
+    plan = result.plan
+    table = Table(box=box.SIMPLE_HEAD, title=f"{plan.model_name} on {plan.target}")
+    for column in ("", "original", "result", "change"):
+        table.add_column(column, justify="left" if not column else "right")
+    latency = plan.latency
+    noise = f" ± {100 * latency.ratio_noise:.1f} %" if latency.ratio_noise else ""
+    table.add_row(
+        f"latency, {latency.source}",
+        milliseconds(latency.original_ns),
+        milliseconds(latency.result_ns),
+        f"{1 / latency.ratio:.3f}× ({100 * latency.ratio:.1f} %{noise})",
+    )
+    predicted = plan.predicted_latency_ns
+    table.add_row(
+        "latency, predicted",
+        "",
+        milliseconds(predicted),
+        f"{100 * predicted / latency.original_ns:.1f} %" if latency.original_ns else "",
+    )
+    _accuracy_row(table, plan)
+    before, after = plan.peak_bytes
+    share = f"{100 * after / before:.1f} %" if before else ""
+    table.add_row("peak memory of activations", kibibytes(before), kibibytes(after), share)
+    return table
+
+
+def _accuracy_row(table: Table, plan: Plan) -> None:
+    if plan.accuracy is None:
+        table.add_row("largest output difference", "", f"{plan.max_relative_difference:.1e}", "")
+        return
+    figures = plan.accuracy
+    allowed = "no limit" if figures.allowed_drop == float("inf") else f"{figures.allowed_drop:.4f}"
+    table.add_row(
+        f"{figures.metric}, {figures.samples} held-out samples",
+        f"{figures.original:.4f}",
+        f"{figures.result:.4f}",
+        f"{-figures.drop:+.4f} (allowed −{allowed})",
+    )
+
+
+def _changes(result: Result) -> Table:
+    plan = result.plan
+    changed = sum(site.chosen != KEEP for site in plan.sites)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{changed} of {len(plan.sites)} sites rewritten")
+    table.add_column("rewrite")
+    table.add_column("sites", justify="right")
+    table.add_column("predicted", justify="right")
+    saved: dict[str, float] = {}
+    for site in plan.sites:
+        for candidate in site.candidates:
+            if candidate.name == site.chosen and candidate.difference_ns is not None:
+                key = f"{site.kind} → {site.chosen}"
+                saved[key] = saved.get(key, 0.0) + candidate.difference_ns
+    rows = list(result.changes.items())
+    for name, count in rows[:_SHOWN_CHANGES]:
+        table.add_row(name, str(count), f"{saved.get(name, 0.0) / 1e3:+.1f} µs")
+    if len(rows) > _SHOWN_CHANGES:
+        rest = rows[_SHOWN_CHANGES:]
+        table.add_row(f"and {len(rest)} other rewrites", str(sum(n for _, n in rest)), "")
+    kept = len(plan.sites) - changed
+    if kept:
+        table.add_row("keep", str(kept), "")
+    return table
+
+
+def _notes(console: Console, result: Result) -> None:
+    for name, line in result.plan.normalized[:_SHOWN_NOTES]:
+        console.print(f"[dim]{name}: {line}[/dim]", soft_wrap=True)
+    stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in result.stage_seconds.items())
+    if stages:
+        console.print(f"[dim]time: {stages}[/dim]", soft_wrap=True)
+    console.print(f"[dim]prices: {result.plan.tool}[/dim]", soft_wrap=True)
+
+
+def _explain(console: Console, result: Result) -> None:
+    for site in result.plan.sites:
+        console.print(f"[bold]{site.id}[/bold] ({site.kind}): {site.chosen}", soft_wrap=True)
+        for candidate in site.candidates:
+            console.print(f"  {_explained(candidate, site.chosen)}", soft_wrap=True)
+    for name, refusal in result.refusals:
+        console.print(f"{name}: {refusal.subject}: {refusal.reason}", soft_wrap=True)
+
+
+def _explained(candidate: CandidateFigures, chosen: str) -> str:
+    parts = []
+    if candidate.difference_ns is not None:
+        parts.append(f"{candidate.difference_ns / 1e3:+.2f} µs ± {candidate.noise_ns or 0:.0f} ns")
+    if candidate.loss is not None:
+        parts.append("exact" if candidate.exact else f"loses {100 * candidate.loss:.3g} %")
+    figures = ", ".join(parts)
+    verdict = "chosen" if candidate.name == chosen else candidate.reason
+    return f"{candidate.name}: {figures + '; ' if figures else ''}{verdict}"
+
+
+def milliseconds(nanoseconds: float) -> str:
+    """A latency for people."""
+    return f"{nanoseconds / 1e6:.3f} ms"
+
+
+def kibibytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 2**10:.0f} KiB"

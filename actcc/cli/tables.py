@@ -1,0 +1,63 @@
+"""Tables of `actcc inspect` and of the lists."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from actcc.cli.render import kibibytes, milliseconds
+from actcc.inspection import Inspection
+
+
+def render_rows(rows: list[dict[str, str]]) -> None:
+    """A plain table of equal rows."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in rows[0] if rows else ():
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row.values())
+    Console(highlight=False).print(table)
+
+
+def render_inspection(found: Inspection, *, top: int, explain: bool) -> None:
+    """What a model is made of."""
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{found.model}[/bold]: opset {found.opset}, {found.nodes} nodes, "
+        f"{found.parameters / 1e6:.2f} M parameters, {found.macs / 1e6:.1f} M MACs"
+    )
+    console.print(
+        f"on {found.target}: {milliseconds(found.latency_ns)} ({found.source}), "
+        f"peak memory of activations {kibibytes(found.peak_bytes)}"
+    )
+    sites = Table(box=box.SIMPLE_HEAD, title=f"{sum(r.count for r in found.sites)} sites")
+    for column in ("activation", "spelling", "shape", "sites"):
+        sites.add_column(column, justify="right" if column == "sites" else "left")
+    for row in found.sites:
+        shape = "×".join(str(d) for d in row.shape)
+        sites.add_row(row.activation, row.spelling, shape, str(row.count))
+    console.print(sites)
+    console.print(_layers(found, top))
+    if explain:
+        for name, refusal in found.refusals:
+            console.print(f"{name}: {refusal.subject}: {refusal.reason}", soft_wrap=True)
+
+
+def _layers(found: Inspection, top: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="where the latency goes")
+    for column in ("layer", "operator", "latency", "share", "bound by"):
+        numeric = column in ("latency", "share")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    total = sum(layer.latency_ns for layer in found.layers) or 1.0
+    ordered = sorted(found.layers, key=lambda layer: -layer.latency_ns)
+    for layer in ordered[:top]:
+        share = f"{100 * layer.latency_ns / total:.1f} %"
+        table.add_row(layer.name, layer.op, milliseconds(layer.latency_ns), share, layer.bound)
+    rest = ordered[top:]
+    if rest:
+        spent = sum(layer.latency_ns for layer in rest)
+        table.add_row(
+            f"{len(rest)} other layers", "", milliseconds(spent), f"{100 * spent / total:.1f} %", ""
+        )
+    return table

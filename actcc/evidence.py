@@ -1,0 +1,77 @@
+"""Everything that is known before the first solve: prices, losses, live memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from actcc.accuracy.estimate import Estimates, merge, plan_tasks, reference_outputs, run_task
+from actcc.accuracy.fidelity import FidelityReference
+from actcc.budget import Budget
+from actcc.calibration import SampleSet
+from actcc.graph import Graph
+from actcc.prices import Price
+from actcc.pricing import price_sites
+from actcc.program import Evidence
+from actcc.progress import Progress
+from actcc.rewrite import Pass
+from actcc.site import OfferedSite
+from actcc.site_memory import memory_steps
+from actcc.targets import Target
+from actcc.tasks import map_tasks
+
+# One site at a time needs few samples: the ranking of sites is what counts (see docs/how-it-works).
+ESTIMATE_SAMPLES = 16
+# A site that alone loses this many times the whole budget is of no use.
+_HOPELESS = 10.0
+
+
+def gather_evidence(
+    graph: Graph,
+    sites: Sequence[OfferedSite],
+    passes: Sequence[Pass],
+    target: Target,
+    budget: Budget,
+    calibration: SampleSet | None,
+    executor: Executor,
+    progress: Progress,
+    cache: bool,
+) -> Evidence:
+    """Price every candidate, estimate every loss, time the network as it is."""
+    from actcc.price_cache import default_cache_path
+
+    location: Path | None = default_cache_path() if cache else None
+    prices = price_sites(graph, sites, passes, target, executor, progress, location)
+    worth_estimating = [
+        site
+        for site in sites
+        if any(isinstance(prices[site.id].get(c.name), Price) for c in site.candidates)
+    ]
+    estimates: Estimates | None = None
+    if calibration is not None:
+        estimates = _estimate(
+            graph, worth_estimating, passes, budget, calibration, executor, progress
+        )
+    with progress.stage("Timing the model"):
+        (timing,) = target.backend.time_models([graph])
+    memory = memory_steps(graph, sites, passes) if budget.max_memory is not None else ()
+    return Evidence(sites, prices, estimates, timing.latency_ns, timing.peak_bytes, memory)
+
+
+def _estimate(
+    graph: Graph,
+    sites: Sequence[OfferedSite],
+    passes: Sequence[Pass],
+    budget: Budget,
+    calibration: SampleSet,
+    executor: Executor,
+    progress: Progress,
+) -> Estimates:
+    few = calibration.take(ESTIMATE_SAMPLES)
+    reference = FidelityReference(reference_outputs(graph, few))
+    allowed = 1.0 if budget.max_drop is None else budget.max_drop.value
+    tasks, failed = plan_tasks(graph, sites, passes, few, reference, _HOPELESS * allowed)
+    with progress.stage("Estimating accuracy", len(tasks)) as advance:
+        found = merge(map_tasks(executor, run_task, tasks, advance))
+    return Estimates(found.losses, {**failed, **found.failed})

@@ -1,0 +1,106 @@
+"""What a model is made of, and where its latency goes on a target."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actcc.activations import find_activations
+from actcc.graph import Graph, Shape, static_types
+from actcc.graph.macs import count_macs, count_parameters
+from actcc.normalize import normalize
+from actcc.prices import LayerTime, Source
+from actcc.rewrite import discover, find_sites
+from actcc.site import Refusal
+from actcc.targets import Target, load_target
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """Activations of one kind, spelling and shape."""
+
+    activation: str
+    spelling: str
+    shape: Shape
+    count: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `actcc inspect` shows; latencies in nanoseconds, sizes in bytes."""
+
+    model: str
+    opset: int
+    nodes: int
+    parameters: int
+    macs: int
+    target: str
+    tool: str
+    source: Source
+    latency_ns: float
+    peak_bytes: int
+    sites: tuple[SiteRow, ...]
+    layers: tuple[LayerTime, ...]
+    refusals: tuple[tuple[str, Refusal], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"format": 1, **asdict(self)}
+
+
+def inspect_model(
+    model: str | Path,
+    target: str | Target = "cpu",
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Inspection:
+    """Look at a model as the optimizer sees it, after the normalizing passes.
+
+    Raises:
+        ActccError: bad input.
+    """
+    chosen = target if isinstance(target, Target) else load_target(target)
+    original = Graph.load(model, input_shapes)
+    static_types(original)
+    graph = normalize(original).graph
+    rows = Counter(
+        (match.activation.name, match.spelling, graph.shape(match.writes) or ())
+        for match in find_activations(graph)
+    )
+    (timing,) = chosen.backend.time_models([graph])
+    survey = find_sites(graph, discover([Path(p) for p in plugins]), chosen)
+    return Inspection(
+        model=Path(model).name,
+        opset=graph.opset,
+        nodes=sum(1 for _ in graph.nodes()),
+        parameters=count_parameters(graph),
+        macs=count_macs(graph),
+        target=chosen.name,
+        tool=timing.tool,
+        source=timing.source,
+        latency_ns=timing.latency_ns,
+        peak_bytes=timing.peak_bytes,
+        sites=tuple(SiteRow(*key, count) for key, count in rows.most_common()),
+        layers=tuple(chosen.backend.layers(graph)),
+        refusals=survey.refusals,
+    )
+
+
+def list_passes(plugins: Sequence[str | Path] = ()) -> list[dict[str, str]]:
+    """Every pass in running order with what it does, the first line of its docstring."""
+    from actcc.passes import NORMALIZING
+
+    rows = [_row(entry.name, "normalizing", entry) for entry in NORMALIZING]
+    for found in discover([Path(path) for path in plugins]):
+        kind = "exact" if found.exact else "approximate"
+        rows.append(_row(found.name, kind if found.default else f"{kind}, off", type(found)))
+    return rows
+
+
+def _row(name: str, kind: str, cls: type) -> dict[str, str]:
+    lines = (cls.__doc__ or "").strip().splitlines()
+    return {"pass": name, "kind": kind, "what it does": lines[0] if lines else ""}

@@ -1,0 +1,102 @@
+"""A site's neighbourhood: the smallest part of the graph in which its price is its real price.
+
+An activation costs what it costs behind its convolution and before its readers: there it fuses,
+runs in place, or forces a change of layout. The neighbourhood of a site is therefore the site, the
+layers that feed it back to the nearest heavy operator, and the layers that read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from actcc.errors import ActccError, ModelError
+from actcc.graph import Graph, Node, Tensor, extract, structure_hash
+from actcc.prices import PriceQuery, Unpriced
+from actcc.rewrite import Pass
+from actcc.site import OfferedSite, Site
+
+# Operators that other work fuses into; a walk towards the inputs ends at them.
+HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "ConvInteger"})
+_STEPS_BACK = 3
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """A query for one structure, and the sites that share it.
+
+    Attributes:
+        query: baseline and candidates as graphs.
+        sites: ids of sites with equal structure; one price serves them all.
+        failed: candidates that could not be applied here, with the reason.
+    """
+
+    query: PriceQuery
+    sites: tuple[str, ...]
+    failed: Mapping[str, Unpriced]
+
+
+def neighbourhoods(
+    graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass]
+) -> tuple[list[Neighbourhood], dict[str, Unpriced]]:
+    """Neighbourhoods grouped by equal structure, and the sites that have none, with the reason."""
+    by_name = {found.name: found for found in passes}
+    groups: dict[tuple[str, str], tuple[OfferedSite, Graph, list[str]]] = {}
+    failed: dict[str, Unpriced] = {}
+    for offered in sites:
+        try:
+            part = extract(graph, neighbouring_nodes(graph, offered.site))
+        except ModelError as error:
+            failed[offered.id] = Unpriced(str(error))
+            continue
+        # Equal structure is equal cost only for the same rewrite of the same place in it.
+        names = [node.name for node in part.nodes()]
+        place = str([names.index(name) for name in offered.site.nodes])
+        offers = [offered.pass_name, place, *(c.name for c in offered.candidates)]
+        key = (structure_hash(part), "|".join(offers))
+        groups.setdefault(key, (offered, part, []))[2].append(offered.id)
+    found = [
+        _with_candidates(part, offered, by_name[offered.pass_name], tuple(members))
+        for offered, part, members in groups.values()
+    ]
+    return found, failed
+
+
+def _with_candidates(
+    part: Graph, offered: OfferedSite, found: Pass, members: tuple[str, ...]
+) -> Neighbourhood:
+    graphs: dict[str, Graph] = {}
+    failed: dict[str, Unpriced] = {}
+    for candidate in offered.candidates:
+        rewritten = part.copy()
+        try:
+            found.apply(rewritten, offered.site, candidate)
+        except ActccError as error:
+            failed[candidate.name] = Unpriced(f"cannot be applied here: {error}")
+            continue
+        graphs[candidate.name] = rewritten
+    return Neighbourhood(PriceQuery(part, graphs), members, failed)
+
+
+def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
+    """Names of the nodes of a site's neighbourhood."""
+    names = set(site.nodes)
+    frontier = [tensor for name in site.nodes for tensor in graph.node(name).inputs]
+    for _ in range(_STEPS_BACK):
+        frontier = [t for tensor in frontier for t in _step_back(graph, tensor, names)]
+    for reader in graph.consumers(site.writes):
+        if not _holds_subgraph(reader):
+            names.add(reader.name)
+    return names & {node.name for node in graph.nodes()}
+
+
+def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
+    writer = None if tensor.is_empty() else graph.producer(tensor)
+    if writer is None or writer.name in names or _holds_subgraph(writer):
+        return []
+    names.add(writer.name)
+    return [] if writer.op in HEAVY else list(writer.inputs)
+
+
+def _holds_subgraph(node: Node) -> bool:
+    return any(hasattr(value, "nodes") for value in node.attrs.values())

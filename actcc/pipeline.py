@@ -1,0 +1,230 @@
+"""`optimize()`: the stages in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from actcc.accuracy.metric import Metric, load_metric
+from actcc.budget import Budget
+from actcc.calibration import Preprocessing, SampleSet, load_samples
+from actcc.errors import DataError, ModelError
+from actcc.evidence import gather_evidence
+from actcc.graph import Graph, static_types
+from actcc.graph.files import staging_folder
+from actcc.normalize import normalize
+from actcc.progress import Progress, Silent
+from actcc.result import Outcome, Result, finish
+from actcc.rewrite import Pass, discover, find_sites
+from actcc.search import search_plans
+from actcc.targets import Target, load_target
+from actcc.tasks import default_workers, process_pool
+from actcc.trials import Trials
+from actcc.verify import Verifier
+
+Model = str | Path | onnx.ModelProto | Graph
+HELD_OUT_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Data:
+    """Calibration and evaluation samples.
+
+    Attributes:
+        calibration: what estimates see.
+        evaluation: what only the verification sees.
+    """
+
+    calibration: SampleSet
+    evaluation: SampleSet
+
+
+def optimize(
+    model: Model,
+    target: str | Path | Target = "cpu",
+    *,
+    output: str | Path | None = None,
+    budget: Budget | None = None,
+    calibration: str | Path | SampleSet | None = None,
+    evaluation: str | Path | SampleSet | None = None,
+    preprocessing: str | Preprocessing | None = None,
+    samples: int | None = None,
+    metric: str | Metric | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    passes: Sequence[Pass] | None = None,
+    plugins: Sequence[str | Path] = (),
+    skip: Sequence[str] = (),
+    also: Sequence[str] = (),
+    max_trials: int = 8,
+    time_limit_s: float = 600.0,
+    seed: int = 0,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> Result:
+    """Make a model faster on a target within a budget, and verify it.
+
+    Args:
+        model: path, proto or graph; never changed.
+        target: name or profile path.
+        output: where the verified file is written, with `<output>.plan.json` beside it; None
+            keeps it in the result only.
+        budget: at most 1 % relative drop and least latency where it is None.
+        calibration: folder of images, `.npz`, `.npy` or `file.py:function`; without it only
+            exact candidates are offered.
+        evaluation: samples for the verification; None holds part of `calibration` out.
+        preprocessing: name or profile; needed for folders of images.
+        samples: most samples to use of each.
+        metric: `file.py:function`, higher is better; None for fidelity.
+        input_shapes: concrete shapes for symbolic inputs.
+        passes: None for all that are built in, installed or in `plugins`.
+        skip: names of passes, normalizing ones included, to leave out.
+        also: names of passes that run only when asked for.
+        max_trials: plans that are rewritten and verified at most.
+        time_limit_s: no trial starts after this time.
+        seed: of the solver and of every draw.
+        workers: processes; None for one a core. `executor` takes their place.
+        cache: whether measured prices are remembered between runs.
+
+    Raises:
+        ActccError: bad input; `InfeasibleError` where no plan meets the budgets.
+    """
+    progress = progress or Silent()
+    started = time.monotonic()
+    chosen_target = target if isinstance(target, Target) else load_target(target)
+    chosen_budget = budget or Budget()
+    with contextlib.ExitStack() as stack:
+        staging = stack.enter_context(_staging(output))
+        source = _source_file(model, staging)
+        original = Graph.load(source, input_shapes)
+        static_types(original)
+        data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
+        judge = load_metric(metric) if isinstance(metric, str) else metric
+        _check_metric(judge, data)
+        available = select_passes(passes, plugins, skip, also)
+        pool = executor or stack.enter_context(process_pool(workers or default_workers()))
+
+        with progress.stage("Normalizing"):
+            normalized = normalize(original, skip=skip)
+        survey = find_sites(normalized.graph, available, chosen_target, exact_only=data is None)
+        evidence = gather_evidence(
+            normalized.graph,
+            survey.sites,
+            available,
+            chosen_target,
+            chosen_budget,
+            None if data is None else data.calibration,
+            pool,
+            progress,
+            cache,
+        )
+        verifier = Verifier(
+            source,
+            chosen_target,
+            chosen_budget,
+            original.input_shapes,
+            None if data is None else data.evaluation,
+            judge,
+            pool,
+            seed,
+        )
+        trials = search_plans(
+            normalized.graph,
+            available,
+            evidence,
+            verifier,
+            Trials(max_trials, started + time_limit_s, chosen_budget.objective),
+            staging,
+            progress,
+        )
+        outcome = Outcome(source, normalized, survey, evidence, trials, verifier)
+        return finish(outcome, None if output is None else Path(output))
+
+
+def select_passes(
+    passes: Sequence[Pass] | None,
+    plugins: Sequence[str | Path] = (),
+    skip: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> list[Pass]:
+    """The passes that run: all defaults, those asked for, without those skipped.
+
+    Raises:
+        PassError: a name in `skip` or `also` is no pass, or a plug-in cannot be loaded.
+    """
+    from actcc.errors import PassError
+    from actcc.passes import NORMALIZING
+
+    found = list(passes) if passes is not None else discover([Path(p) for p in plugins])
+    known = {entry.name for entry in found} | {entry.name for entry in NORMALIZING}
+    for name in (*skip, *also):
+        if name not in known:
+            raise PassError(f"no pass is named '{name}'; `actcc passes` lists them")
+    return [
+        entry
+        for entry in found
+        if entry.name not in skip and (passes is not None or entry.default or entry.name in also)
+    ]
+
+
+@contextlib.contextmanager
+def _staging(output: str | Path | None) -> Iterator[Path]:
+    """Where trial files live: beside the output, so that the best can be renamed into place."""
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="actcc-") as folder:
+            yield Path(folder)
+        return
+    parent = Path(output).parent
+    if not parent.is_dir():
+        raise ModelError(f"{output}: folder '{parent}' does not exist; create it first")
+    try:
+        with staging_folder(parent) as folder:
+            yield folder
+    except PermissionError as error:
+        raise ModelError(f"{output}: '{parent}' cannot be written; choose another") from error
+
+
+def _source_file(model: Model, staging: Path) -> Path:
+    if isinstance(model, str | Path):
+        return Path(model)
+    path = staging / "original.onnx"
+    (model if isinstance(model, Graph) else Graph.load(model)).save(path)
+    return path
+
+
+def _load_data(
+    graph: Graph,
+    calibration: str | Path | SampleSet | None,
+    evaluation: str | Path | SampleSet | None,
+    preprocessing: str | Preprocessing | None,
+    limit: int | None,
+    seed: int,
+) -> Data | None:
+    def load(spec: str | Path | SampleSet) -> SampleSet:
+        if isinstance(spec, SampleSet):
+            return spec if limit is None else spec.take(limit)
+        return load_samples(spec, graph, preprocessing, limit=limit, seed=seed)
+
+    if calibration is None:
+        if evaluation is not None:
+            raise DataError("--eval without --calib: estimates need data too; give --calib")
+        return None
+    first = load(calibration)
+    if evaluation is not None:
+        return Data(first, load(evaluation))
+    if len(first) < 2:
+        raise DataError(f"{first.source}: 1 sample; at least 2 are needed, one to verify with")
+    return Data(*first.split(HELD_OUT_SHARE, seed))
+
+
+def _check_metric(metric: Metric | None, data: Data | None) -> None:
+    if metric is not None and data is None:
+        raise DataError("--metric needs data to be measured on; give --calib and --eval")

@@ -1,0 +1,144 @@
+"""The plan: what was chosen at each site, on which grounds; JSON that can be applied again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actcc.errors import PlanError
+from actcc.graph.files import write_text
+from actcc.prices import Source
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CandidateFigures:
+    """What the solver knew of one candidate.
+
+    Attributes:
+        difference_ns: latency against `keep`; None if it could not be priced.
+        noise_ns: of the difference.
+        loss: of fidelity if only this site changes; 0 for exact candidates, None if unknown.
+        reason: why it was not offered to the solver or not chosen; empty for the chosen one.
+    """
+
+    name: str
+    exact: bool
+    difference_ns: float | None
+    noise_ns: float | None
+    loss: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """One site with what was chosen."""
+
+    id: str
+    pass_name: str
+    kind: str
+    nodes: tuple[str, ...]
+    chosen: str
+    candidates: tuple[CandidateFigures, ...]
+
+
+@dataclass(frozen=True)
+class LatencyFigures:
+    """Latency of the original and the result in nanoseconds, and their ratio, in one run."""
+
+    original_ns: float
+    result_ns: float
+    ratio: float
+    ratio_noise: float
+    source: Source
+
+
+@dataclass(frozen=True)
+class AccuracyFigures:
+    """Accuracy on held-out samples.
+
+    Attributes:
+        metric: "fidelity" or the name of the user's metric; higher is better.
+        original: the original's value; 1 for fidelity.
+        result: the result's value.
+        allowed_drop: in the metric's units.
+        samples: number of held-out samples.
+    """
+
+    metric: str
+    original: float
+    result: float
+    allowed_drop: float
+    samples: int
+
+    @property
+    def drop(self) -> float:
+        """What was lost, in the metric's units."""
+        return self.original - self.result
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen candidate of every site, predicted and measured figures, and provenance."""
+
+    format: int
+    model_name: str
+    model_hash: str
+    target: str
+    tool: str
+    seed: int
+    versions: Mapping[str, str]
+    settings: Mapping[str, str]
+    normalized: tuple[tuple[str, str], ...]
+    sites: tuple[SitePlan, ...]
+    predicted_latency_ns: float
+    predicted_loss: float
+    latency: LatencyFigures
+    accuracy: AccuracyFigures | None
+    peak_bytes: tuple[int, int]
+    max_relative_difference: float | None
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Candidate by site id, `keep` included."""
+        return {site.id: site.chosen for site in self.sites}
+
+    def to_json(self) -> str:
+        """JSON text; `Plan.from_json` reads it back equal."""
+        return str(_adapter().dump_json(self, indent=2).decode()) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """A plan from its JSON text.
+
+        Raises:
+            PlanError: not a plan, or one of another format version.
+        """
+        from pydantic import ValidationError
+
+        try:
+            plan: Plan = _adapter().validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "plan"
+            raise PlanError(f"not a plan: '{where}': {first['msg']}; write it again") from error
+        if plan.format != FORMAT:
+            raise PlanError(
+                f"plan format {plan.format}, this version reads {FORMAT}; optimise again"
+            )
+        return plan
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON, whole or not at all."""
+        write_text(path, self.to_json())
+
+
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Plan)

@@ -1,0 +1,67 @@
+"""Prices of all sites: every distinct neighbourhood once, from the cache or the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from actcc.graph import Graph
+from actcc.latency_models import Profile
+from actcc.neighbourhood import neighbourhoods
+from actcc.price_cache import PriceCache, cached_price
+from actcc.prices import Price, PriceQuery, Unpriced
+from actcc.progress import Progress
+from actcc.rewrite import Pass
+from actcc.site import KEEP, OfferedSite
+from actcc.targets import Target
+from actcc.tasks import map_tasks
+
+SitePrices = Mapping[str, Price | Unpriced]
+
+
+@dataclass(frozen=True)
+class PriceTask:
+    """One query for one target; picklable. Without a cache path nothing is remembered."""
+
+    profile: Profile
+    query: PriceQuery
+    cache: Path | None
+
+
+def run_price_task(task: PriceTask) -> dict[str, Price | Unpriced]:
+    """Price one neighbourhood."""
+    backend = Target(task.profile).backend
+    if task.cache is None or not backend.cacheable:
+        return backend.price(task.query)
+    return cached_price(PriceCache(task.cache), backend, task.query)
+
+
+def price_sites(
+    graph: Graph,
+    sites: Sequence[OfferedSite],
+    passes: Sequence[Pass],
+    target: Target,
+    executor: Executor,
+    progress: Progress,
+    cache: Path | None,
+) -> dict[str, SitePrices]:
+    """Prices by site id and candidate name; every candidate of every site has an entry."""
+    groups, failed = neighbourhoods(graph, sites, passes)
+    prices: dict[str, SitePrices] = {}
+    by_id = {offered.id: offered for offered in sites}
+    for identity, reason in failed.items():
+        names = [KEEP, *(c.name for c in by_id[identity].candidates)]
+        prices[identity] = dict.fromkeys(names, reason)
+    tasks = [PriceTask(target.profile, group.query, cache) for group in groups]
+    # Measurements would disturb each other; the rest is arithmetic and runs wherever there is room.
+    measured = target.backend.source == "measured"
+    with progress.stage("Pricing candidates", len(tasks)) as advance:
+        answers = map_tasks(
+            executor, run_price_task, tasks, advance, concurrency=1 if measured else None
+        )
+    for group, answer in zip(groups, answers, strict=True):
+        for identity in group.sites:
+            prices[identity] = {**answer, **group.failed}
+    return prices

@@ -1,0 +1,143 @@
+"""From sites, prices and losses to the integer program, and why a candidate was left out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from actcc.accuracy.estimate import Estimates
+from actcc.plan import CandidateFigures, SitePlan
+from actcc.prices import Price, Unpriced
+from actcc.pricing import SitePrices
+from actcc.selection import Choice, MemoryStep, Option, Problem
+from actcc.site import KEEP, Candidate, OfferedSite
+
+_PPM = 1_000_000
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known before the first solve.
+
+    Attributes:
+        sites: in topological order.
+        prices: by site and candidate.
+        estimates: losses of approximate candidates; None where there is no calibration data.
+        base_latency_ns: of the network with `keep` everywhere.
+        peak_bytes: peak of activations with `keep` everywhere.
+        memory: live bytes by schedule step and candidate; empty without a memory budget.
+    """
+
+    sites: Sequence[OfferedSite]
+    prices: Mapping[str, SitePrices]
+    estimates: Estimates | None
+    base_latency_ns: float
+    peak_bytes: int
+    memory: tuple[MemoryStep, ...] = ()
+
+    def figures(self, site: OfferedSite, candidate: Candidate) -> CandidateFigures:
+        """Price and loss of a candidate; `reason` is set if it cannot be offered."""
+        price = self.prices[site.id].get(candidate.name)
+        loss, reason = self._loss(site, candidate)
+        if price is None or isinstance(price, Unpriced):
+            why = "not priced" if price is None else f"unpriced: {price.reason}"
+            return CandidateFigures(candidate.name, bool(candidate.exact), None, None, loss, why)
+        return CandidateFigures(
+            candidate.name,
+            bool(candidate.exact),
+            price.difference_ns,
+            price.noise_ns,
+            loss,
+            reason,
+        )
+
+    def _loss(self, site: OfferedSite, candidate: Candidate) -> tuple[float | None, str]:
+        if candidate.exact:
+            return 0.0, ""
+        key = (site.id, candidate.computes)
+        if self.estimates is None:
+            return None, "approximate, and there is no calibration data"
+        if key in self.estimates.losses:
+            return self.estimates.losses[key], ""
+        return None, f"no estimate: {self.estimates.failed.get(key, 'it was not run')}"
+
+
+def build_problem(evidence: Evidence) -> Problem:
+    """The integer program without budgets: nanoseconds and parts per million."""
+    choices = []
+    for site in evidence.sites:
+        options = [Option(KEEP, 0, 0)]
+        for candidate in site.candidates:
+            figures = evidence.figures(site, candidate)
+            if figures.reason or figures.difference_ns is None or figures.loss is None:
+                continue
+            options.append(
+                Option(
+                    candidate.name,
+                    round(figures.difference_ns),
+                    round(figures.loss * _PPM),
+                    frozenset(site.site.nodes),
+                )
+            )
+        choices.append(Choice(site.id, tuple(options)))
+    return Problem(
+        choices=tuple(choices),
+        memory=evidence.memory,
+        base_cost_ns=round(evidence.base_latency_ns),
+    )
+
+
+def within(
+    problem: Problem,
+    *,
+    max_loss: float | None,
+    max_latency_ns: float | None,
+    max_peak_bytes: float | None,
+    most_accurate: bool = False,
+) -> Problem:
+    """The same program under budgets; losses as a share of fidelity."""
+    return replace(
+        problem,
+        max_loss_ppm=None if max_loss is None else int(max_loss * _PPM),
+        max_cost_ns=None if max_latency_ns is None else int(max_latency_ns),
+        max_peak_bytes=None if max_peak_bytes is None else int(max_peak_bytes),
+        objective="accuracy" if most_accurate else "latency",
+    )
+
+
+def site_plans(evidence: Evidence, chosen: Mapping[str, str]) -> tuple[SitePlan, ...]:
+    """What was chosen at each site and, for every other candidate, why not."""
+    plans = []
+    for site in evidence.sites:
+        name = chosen.get(site.id, KEEP)
+        figures = [evidence.figures(site, candidate) for candidate in site.candidates]
+        best = next((f for f in figures if f.name == name), None)
+        explained = tuple(
+            f if f.reason or f.name == name else replace(f, reason=_why_not(f, best))
+            for f in figures
+        )
+        plans.append(
+            SitePlan(site.id, site.pass_name, site.site.kind, site.site.nodes, name, explained)
+        )
+    return tuple(plans)
+
+
+def _why_not(figures: CandidateFigures, best: CandidateFigures | None) -> str:
+    difference, noise = figures.difference_ns or 0.0, figures.noise_ns or 0.0
+    if difference == 0:
+        return f"no faster than keep (difference within ±{noise / 1e3:.1f} µs)"
+    if difference > 0:
+        return f"slower than keep by {difference / 1e3:.1f} µs"
+    if best is not None and (best.difference_ns or 0.0) <= difference:
+        return f"{best.name} saves as much and loses no more"
+    loss = 100 * (figures.loss or 0.0)
+    return f"saves {-difference / 1e3:.1f} µs for {loss:.3g} % of fidelity: spent better elsewhere"
+
+
+def price_source(prices: Mapping[str, SitePrices]) -> str:
+    """The tool that gave the prices, for the report."""
+    for entries in prices.values():
+        for price in entries.values():
+            if isinstance(price, Price):
+                return price.tool
+    return "none"

@@ -1,0 +1,204 @@
+"""The result: what is written, and everything that the report tells of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from actcc.graph import Graph, content_hash
+from actcc.graph.files import staging_folder
+from actcc.normalize import Normalized
+from actcc.plan import FORMAT, LatencyFigures, Plan
+from actcc.program import Evidence, site_plans
+from actcc.rewrite import Survey
+from actcc.site import KEEP, Refusal
+from actcc.trials import Trial, Trials
+from actcc.verify import Verifier
+
+Status = Literal["optimized", "unchanged"]
+_VERSIONS = ("actcc", "onnx", "onnxruntime", "onnxsim", "onnx-graphsurgeon", "ortools", "numpy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the stages of one run have come to."""
+
+    source: Path
+    normalized: Normalized
+    survey: Survey
+    evidence: Evidence
+    trials: Trials
+    verifier: Verifier
+
+
+@dataclass(frozen=True)
+class TrialFigures:
+    """One trial, for the report.
+
+    Attributes:
+        changed: number of sites that are rewritten.
+        drop: of accuracy in the metric's units; None without data.
+        failures: why it does not hold; empty if it does.
+    """
+
+    changed: int
+    predicted_latency_ns: float
+    predicted_loss: float
+    latency: LatencyFigures
+    drop: float | None
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `optimize()` returns.
+
+    Attributes:
+        status: "optimized", or "unchanged" if no verified plan is faster within the budgets.
+        reason: in a sentence, why the status is what it is.
+        plan: the chosen plan; keeps everything if unchanged.
+        graph: the verified model.
+        output: the file that was written; None if none was asked for.
+        trials: every plan that was verified, in order.
+        refusals: by pass name, what was not offered and why.
+        stage_seconds: wall time by stage.
+    """
+
+    status: Status
+    reason: str
+    plan: Plan
+    graph: Graph
+    output: Path | None
+    trials: tuple[TrialFigures, ...]
+    refusals: tuple[tuple[str, Refusal], ...]
+    stage_seconds: Mapping[str, float]
+
+    @property
+    def changes(self) -> dict[str, int]:
+        """Number of sites by what was done: {"Silu → HardSwish": 12}."""
+        counts: dict[str, int] = {}
+        for site in self.plan.sites:
+            if site.chosen != KEEP:
+                key = f"{site.kind} → {site.chosen}"
+                counts[key] = counts.get(key, 0) + 1
+        return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
+
+    def with_stage_seconds(self, seconds: Mapping[str, float]) -> Result:
+        """The same result with the wall time of each stage."""
+        return replace(self, stage_seconds=dict(seconds))
+
+
+def finish(outcome: Outcome, output: Path | None) -> Result:
+    """Pick the best verified trial, or the original, and write it."""
+    best = outcome.trials.best
+    plan = _plan(outcome, best)
+    chosen_file = outcome.source if best is None else best.path
+    graph = Graph.load(chosen_file, outcome.verifier.input_shapes)
+    if output is not None:
+        _deliver(chosen_file, output, graph, move=best is not None)
+        plan.save(Path(f"{output}.plan.json"))
+    return Result(
+        status="unchanged" if best is None else "optimized",
+        reason=_reason(outcome, best),
+        plan=plan,
+        graph=graph,
+        output=output,
+        trials=tuple(_figures(trial) for trial in outcome.trials.done),
+        refusals=outcome.survey.refusals,
+        stage_seconds={},
+    )
+
+
+def _deliver(file: Path, output: Path, graph: Graph, *, move: bool) -> None:
+    """Put the verified bytes in the place of `output`."""
+    if graph.external:
+        graph.save(output, external=True)  # its side file is named after the output
+    elif move:
+        os.replace(file, output)
+    else:
+        with staging_folder(output.parent) as folder:
+            copy = folder / output.name
+            shutil.copyfile(file, copy)
+            os.replace(copy, output)
+
+
+def _reason(outcome: Outcome, best: Trial | None) -> str:
+    done = outcome.trials.done
+    if best is not None:
+        held = sum(trial.verdict.holds for trial in done)
+        return f"best of {len(done)} verified plans, {held} of which kept the budgets"
+    if not outcome.survey.sites:
+        return "no site with a candidate was found; --explain says why"
+    holding = [trial for trial in done if trial.verdict.holds]
+    if holding:
+        ratio = min(trial.verdict.latency.ratio for trial in holding)
+        return (
+            f"no plan within the budgets is faster beyond the noise (best {100 * ratio:.1f} % "
+            "of the original's latency)"
+        )
+    last = done[-1].verdict.failures[0] if done else "no trial was made"
+    return f"no plan kept the budgets: {last}"
+
+
+def _figures(trial: Trial) -> TrialFigures:
+    verdict = trial.verdict
+    return TrialFigures(
+        len(trial.chosen),
+        trial.predicted_latency_ns,
+        trial.predicted_loss,
+        verdict.latency,
+        None if verdict.accuracy is None else verdict.accuracy.drop,
+        verdict.failures,
+    )
+
+
+def _plan(outcome: Outcome, best: Trial | None) -> Plan:
+    verifier, backend = outcome.verifier, outcome.verifier.target.backend
+    original = Graph.load(outcome.source)
+    shown = best or (outcome.trials.done[-1] if outcome.trials.done else None)
+    assert shown is not None, "a search makes at least one trial"
+    latency, accuracy = shown.verdict.latency, shown.verdict.accuracy
+    peaks, difference = shown.verdict.peak_bytes, shown.verdict.max_relative_difference
+    if best is None:  # the original is what is written: it equals itself
+        latency = replace(latency, result_ns=latency.original_ns, ratio=1.0, ratio_noise=0.0)
+        accuracy = None if accuracy is None else replace(accuracy, result=accuracy.original)
+        peaks, difference = (peaks[0], peaks[0]), 0.0
+    return Plan(
+        format=FORMAT,
+        model_name=outcome.source.name,
+        model_hash=content_hash(original),
+        target=verifier.target.name,
+        tool=backend.tool,
+        seed=verifier.seed,
+        versions={name: metadata.version(name) for name in _VERSIONS}
+        | {"python": platform.python_version()},
+        settings=_settings(verifier),
+        normalized=() if best is None else outcome.normalized.notes,
+        sites=site_plans(outcome.evidence, {} if best is None else best.chosen),
+        predicted_latency_ns=outcome.evidence.base_latency_ns
+        if best is None
+        else best.predicted_latency_ns,
+        predicted_loss=0.0 if best is None else best.predicted_loss,
+        latency=latency,
+        accuracy=accuracy,
+        peak_bytes=peaks,
+        max_relative_difference=difference,
+    )
+
+
+def _settings(verifier: Verifier) -> dict[str, str]:
+    budget, held_out = verifier.budget, verifier.held_out
+    return {
+        "objective": budget.objective,
+        "max_drop": str(budget.max_drop),
+        "max_latency": str(budget.max_latency),
+        "max_memory": str(budget.max_memory),
+        "metric": verifier.metric.name if verifier.metric else "fidelity",
+        "held_out": held_out.source if held_out is not None else "none",
+    }

@@ -1,0 +1,146 @@
+"""The search: solve, rewrite, verify, tighten, until the budgets are met and used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from actcc.graph import Graph
+from actcc.program import Evidence, build_problem, within
+from actcc.progress import Advance, Progress
+from actcc.rewrite import Pass, apply_candidates
+from actcc.selection import Problem, Solution, solve
+from actcc.site import KEEP
+from actcc.trials import Allowance, LatencyAllowance, Trial, Trials
+from actcc.verify import Verdict, Verifier
+
+_SOLVE_LIMIT_S = 20.0
+
+
+def search_plans(
+    graph: Graph,
+    passes: list[Pass],
+    evidence: Evidence,
+    verifier: Verifier,
+    trials: Trials,
+    staging: Path,
+    progress: Progress,
+) -> Trials:
+    """Fill `trials`; what is verified by then survives an interruption by Ctrl-C.
+
+    Raises:
+        InfeasibleError: no plan meets the budgets even by prediction.
+    """
+    problem = build_problem(evidence)
+    with progress.stage("Running the original") as advance:
+        verifier.prepare(advance)
+    run = _Run(graph, passes, evidence, verifier, trials, staging, problem)
+    try:
+        with progress.stage("Solving and verifying", trials.most) as advance:
+            if evidence.estimates is None:
+                run.attempt(run.solve(0.0))
+            else:
+                run.tighten(advance)
+                if trials.best is None:
+                    run.attempt(run.solve(0.0))
+    except KeyboardInterrupt:
+        if trials.best is None:
+            raise
+        progress.note("interrupted: the best verified plan so far is written")
+    return trials
+
+
+class _Run:
+    """One search; holds what every trial needs."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        passes: list[Pass],
+        evidence: Evidence,
+        verifier: Verifier,
+        trials: Trials,
+        staging: Path,
+        problem: Problem,
+    ) -> None:
+        self.graph = graph
+        self.passes = passes
+        self.evidence = evidence
+        self.verifier = verifier
+        self.trials = trials
+        self.staging = staging
+        self.problem = problem
+        self.most_accurate = verifier.budget.objective == "accuracy"
+
+    def tighten(self, advance: Advance) -> None:
+        """Trials under a moving allowance."""
+        budget = self.verifier.budget
+        allowance: Allowance | LatencyAllowance
+        if self.most_accurate and budget.max_latency is not None:
+            limit = budget.max_latency.against(self.evidence.base_latency_ns)
+            allowance = LatencyAllowance(limit)
+        else:
+            allowance = Allowance.first(self._relative_drop())
+        while self.trials.wanted and not allowance.settled:
+            solution = self.solve(allowance.value)
+            known = self.trials.tried(_rewrites(solution))
+            trial = known or self.attempt(solution)
+            advance()
+            held, spent = self._learned(trial.verdict)
+            before = allowance.value
+            allowance.learn(held=held, spent=spent)
+            if known is not None and (held or abs(allowance.value - before) < 0.02 * before):
+                break
+
+    def solve(self, allowance: float) -> Solution:
+        """The best plan by prediction under an allowance."""
+        budget = self.verifier.budget
+        base = self.evidence.base_latency_ns
+        latency = None if budget.max_latency is None else budget.max_latency.against(base)
+        limited = within(
+            self.problem,
+            max_loss=None if self.most_accurate else allowance,
+            max_latency_ns=allowance if self.most_accurate else latency,
+            max_peak_bytes=None
+            if budget.max_memory is None
+            else budget.max_memory.against(self.evidence.peak_bytes),
+            most_accurate=self.most_accurate,
+        )
+        return solve(limited, seed=self.verifier.seed, time_limit_s=_SOLVE_LIMIT_S)
+
+    def attempt(self, solution: Solution) -> Trial:
+        """Rewrite, write and verify one plan."""
+        chosen = _rewrites(solution)
+        by_id = {site.id: site for site in self.evidence.sites}
+        pairs = [(by_id[identity], name) for identity, name in chosen.items()]
+        rewritten = apply_candidates(self.graph, self.passes, pairs)
+        path = self.staging / f"trial-{len(self.trials.done)}.onnx"
+        rewritten.save(path, external=self.graph.external)
+        exact = all(site.candidate(name).exact for site, name in pairs)
+        verdict = self.verifier.verify(path, exact=exact)
+        trial = Trial(chosen, solution.cost_ns, solution.loss_ppm / 1e6, path, verdict)
+        self.trials.add(trial)
+        return trial
+
+    def _relative_drop(self) -> float:
+        limit = self.verifier.budget.max_drop
+        if limit is None:
+            return 1.0
+        return limit.value if limit.relative else min(limit.value, 1.0)
+
+    def _learned(self, verdict: Verdict) -> tuple[bool, float]:
+        """Whether the allowance held, and what was used of the budget as a share."""
+        budget = self.verifier.budget
+        if self.most_accurate and budget.max_latency is not None:
+            limit = budget.max_latency.against(verdict.latency.original_ns)
+            spent = verdict.latency.result_ns / limit
+            return spent <= 1.0, spent
+        figures = verdict.accuracy
+        if figures is None or figures.allowed_drop <= 0:
+            return verdict.holds, 1.0
+        spent = figures.drop / figures.allowed_drop
+        return spent <= 1.0, spent
+
+
+def _rewrites(solution: Solution) -> Mapping[str, str]:
+    return {site: name for site, name in solution.chosen.items() if name != KEEP}

@@ -1,0 +1,88 @@
+"""Long stages as maps of independent, picklable tasks over a `concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from typing import TypeVar
+
+from actcc.errors import ActccError
+from actcc.progress import Advance
+
+TaskType = TypeVar("TaskType")
+ResultType = TypeVar("ResultType")
+
+
+def map_tasks(
+    executor: Executor,
+    function: Callable[[TaskType], ResultType],
+    tasks: Sequence[TaskType],
+    advance: Advance,
+    *,
+    concurrency: int | None = None,
+) -> list[ResultType]:
+    """Results in the order of the tasks, whatever order they end in.
+
+    Args:
+        concurrency: most tasks under way at a time; measurements must not disturb each other.
+
+    Raises:
+        ActccError: a worker process died (out of memory, or a crash of the runtime).
+    """
+    results: dict[int, ResultType] = {}
+    running: dict[Future[ResultType], int] = {}
+    waiting = list(enumerate(tasks))[::-1]
+    try:
+        while waiting or running:
+            while waiting and (concurrency is None or len(running) < concurrency):
+                index, task = waiting.pop()
+                running[executor.submit(function, task)] = index
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                results[running.pop(future)] = _result(future)
+                advance()
+    finally:
+        for future in running:
+            future.cancel()
+    return [results[index] for index in range(len(tasks))]
+
+
+def _result(future: Future[ResultType]) -> ResultType:
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise ActccError(
+            "a worker process died, out of memory or in a crash of the runtime; "
+            "try again with --workers 1 or fewer --samples"
+        ) from error
+
+
+def default_workers() -> int:
+    """One worker a core that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def process_pool(workers: int) -> Iterator[Executor]:
+    """A pool of worker processes that does not import the caller's script again (loky)."""
+    from loky import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(max_workers=workers, initializer=_leave_interrupts_to_parent)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, kill_workers=True)
+        raise
+    pool.shutdown(wait=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ctrl-C goes to the whole process group; the parent ends the workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,147 @@
+"""The loop solve → rewrite → verify → tighten.
+
+Losses of single sites do not add up: the joint loss is often several times their sum. The program
+is therefore solved under an *allowance* of predicted loss that is moved until the measured drop
+just holds: down in proportion where it does not, up where there is room, by bisection once both
+sides are known. For `--objective accuracy` the allowance is the predicted latency.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actcc.budget import Objective
+from actcc.verify import Verdict
+
+# Joint losses were seen at three times the sum of the single ones; start below that.
+_FIRST_SHARE = 0.4
+_LARGEST_STEP = 4.0
+_CLOSE_ENOUGH = 1.08
+_LATENCY_USED = 0.97
+_LATENCY_MARGIN = 0.99
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan, rewritten and verified.
+
+    Attributes:
+        chosen: candidate by site id, without `keep`.
+        predicted_latency_ns: base latency and the sum of the chosen prices.
+        predicted_loss: sum of the single losses of fidelity.
+        path: the verified file.
+    """
+
+    chosen: Mapping[str, str]
+    predicted_latency_ns: float
+    predicted_loss: float
+    path: Path
+    verdict: Verdict
+
+
+@dataclass
+class Allowance:
+    """The predicted loss that the next solve may spend; moved by each measured drop.
+
+    Attributes:
+        value: for the next solve.
+        low: the largest value whose plan held.
+        high: the smallest value whose plan did not.
+    """
+
+    value: float
+    low: float = 0.0
+    high: float = math.inf
+
+    @classmethod
+    def first(cls, budget: float) -> Allowance:
+        """A careful start for a budget, as a share of the original's accuracy."""
+        return cls(_FIRST_SHARE * budget)
+
+    def learn(self, *, held: bool, spent: float) -> None:
+        """Move after a trial.
+
+        Args:
+            held: whether the plan kept its accuracy budget.
+            spent: measured drop as a share of the allowed one; may be negative or huge.
+        """
+        if held:
+            self.low = max(self.low, self.value)
+        else:
+            self.high = min(self.high, self.value)
+        if math.isinf(self.high):
+            step = 0.9 / spent if spent > 0 else _LARGEST_STEP
+            self.value *= min(max(step, 1.3), _LARGEST_STEP)
+        elif self.low <= 0:
+            step = 0.9 / spent if math.isfinite(spent) and spent > 0 else 0.0
+            self.value = self.high * min(max(step, 1 / _LARGEST_STEP), 0.75)
+        else:
+            guess = self.value * 0.95 / spent if spent > 0 else math.sqrt(self.low * self.high)
+            margin = (self.high / self.low) ** 0.25
+            self.value = min(max(guess, self.low * margin), self.high / margin)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the two sides are as close as one more trial is worth."""
+        return self.low > 0 and self.high / self.low < _CLOSE_ENOUGH
+
+
+@dataclass
+class LatencyAllowance:
+    """The predicted latency that the next solve may take, for `--objective accuracy`.
+
+    Predictions of latency are close, so each measurement corrects the allowance in proportion.
+    """
+
+    value: float
+    settled: bool = False
+
+    def learn(self, *, held: bool, spent: float) -> None:
+        """Move after a trial; `spent` is measured latency as a share of the budget."""
+        self.settled = held and spent > _LATENCY_USED
+        self.value *= _LATENCY_MARGIN / spent if spent > 0 else 1.0
+
+
+@dataclass
+class Trials:
+    """Trials so far, the best of them, and whether another is wanted.
+
+    Attributes:
+        most: number of trials at most.
+        deadline: on `time.monotonic()`.
+        objective: what makes a trial better than another.
+    """
+
+    most: int
+    deadline: float
+    objective: Objective
+    done: list[Trial] = field(default_factory=list)
+
+    def add(self, trial: Trial) -> None:
+        """Remember a verified trial."""
+        self.done.append(trial)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is room for another trial."""
+        return len(self.done) < self.most and time.monotonic() < self.deadline
+
+    def tried(self, chosen: Mapping[str, str]) -> Trial | None:
+        """The trial of exactly this plan, if there was one."""
+        return next((trial for trial in self.done if trial.chosen == chosen), None)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial that holds its budgets and is faster than the original."""
+        holding = [t for t in self.done if t.verdict.holds and t.verdict.faster]
+        return min(holding, key=self._rank, default=None)
+
+    def _rank(self, trial: Trial) -> tuple[float, float]:
+        latency = trial.verdict.latency.ratio
+        figures = trial.verdict.accuracy
+        drop = 0.0 if figures is None else figures.drop
+        return (drop, latency) if self.objective == "accuracy" else (latency, drop)

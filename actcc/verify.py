@@ -1,0 +1,197 @@
+"""Verification: the exact file that is to be written, loaded, checked, compared and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from actcc.accuracy.fidelity import FidelityReference
+from actcc.accuracy.metric import Metric
+from actcc.budget import Budget
+from actcc.calibration import SampleSet
+from actcc.errors import ModelError
+from actcc.graph import Graph
+from actcc.graph.compare import compare
+from actcc.plan import AccuracyFigures, LatencyFigures
+from actcc.prices import Timing
+from actcc.progress import Advance
+from actcc.runtime import random_feeds, run, session
+from actcc.targets import Target
+from actcc.tasks import map_tasks
+
+EXACT_TOLERANCE = 1e-5
+_SAMPLES_A_TASK = 8
+_COMPARED_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """Some samples through one model file; picklable."""
+
+    path: Path
+    samples: SampleSet
+    indices: tuple[int, ...]
+
+
+def run_model(task: RunTask) -> list[dict[str, Any]]:
+    """Outputs of the task's samples, in order."""
+    runner = session(task.path)
+    return [run(runner, task.samples[index].inputs) for index in task.indices]
+
+
+def model_outputs(
+    path: Path, samples: SampleSet, executor: Executor, advance: Advance
+) -> list[dict[str, Any]]:
+    """Outputs of a model file for every sample."""
+    indices = range(len(samples))
+    tasks = [
+        RunTask(path, samples, tuple(indices[start : start + _SAMPLES_A_TASK]))
+        for start in range(0, len(samples), _SAMPLES_A_TASK)
+    ]
+    parts = map_tasks(executor, run_model, tasks, advance)
+    return [outputs for part in parts for outputs in part]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification found.
+
+    Attributes:
+        accuracy: on held-out samples; None without any.
+        max_relative_difference: of the outputs on a few inputs, relative to each output's largest
+            magnitude.
+        failures: what stands against the result, a sentence each; empty if it holds.
+        faster: whether the result is faster than the original beyond the noise.
+    """
+
+    accuracy: AccuracyFigures | None
+    latency: LatencyFigures
+    peak_bytes: tuple[int, int]
+    max_relative_difference: float
+    failures: tuple[str, ...]
+    faster: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether every budget is kept."""
+        return not self.failures
+
+
+@dataclass
+class Verifier:
+    """Verifies files against one original.
+
+    Attributes:
+        original: path of the original model.
+        held_out: samples that no estimate has seen; None without calibration data.
+        metric: the user's metric; None for fidelity.
+    """
+
+    original: Path
+    target: Target
+    budget: Budget
+    input_shapes: Mapping[str, Sequence[int]]
+    held_out: SampleSet | None
+    metric: Metric | None
+    executor: Executor
+    seed: int
+    _reference: FidelityReference | None = field(default=None, init=False)
+    _original_value: float = field(default=1.0, init=False)
+
+    def prepare(self, advance: Advance) -> None:
+        """Run the original on the held-out samples."""
+        if self.held_out is None:
+            return
+        outputs = model_outputs(self.original, self.held_out, self.executor, advance)
+        if self.metric is None:
+            self._reference = FidelityReference(outputs)
+        else:
+            self._original_value = self.metric.evaluate(outputs, self.held_out)
+
+    @property
+    def allowed_drop(self) -> float:
+        """The accuracy budget in the metric's own units; infinite where there is none."""
+        limit = self.budget.max_drop
+        return float("inf") if limit is None else limit.against(abs(self._original_value))
+
+    def verify(self, path: Path, *, exact: bool) -> Verdict:
+        """Verify a model file.
+
+        Args:
+            exact: only exact candidates are in it, so that its outputs must agree.
+
+        Raises:
+            ModelError: the file is no valid model or cannot be run.
+        """
+        try:
+            onnx.checker.check_model(str(path))
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"{path}: the written model is not valid ONNX: {error}") from error
+        original = Graph.load(self.original, self.input_shapes)
+        result = Graph.load(path, self.input_shapes)
+        difference = self._difference(original, result)
+        accuracy = self._accuracy(path)
+        before, after = self.target.backend.time_models([original, result])
+        latency = LatencyFigures(
+            before.latency_ns, after.latency_ns, after.ratio, after.ratio_noise, after.source
+        )
+        failures = [*self._inexact(difference, exact), *self._failures(accuracy, before, after)]
+        return Verdict(
+            accuracy,
+            latency,
+            (before.peak_bytes, after.peak_bytes),
+            difference,
+            tuple(failures),
+            after.ratio + after.ratio_noise < 1.0,
+        )
+
+    def _difference(self, original: Graph, result: Graph) -> float:
+        if self.held_out is None:
+            feeds = [random_feeds(original, self.seed + step) for step in range(_COMPARED_SAMPLES)]
+        else:
+            count = min(_COMPARED_SAMPLES, len(self.held_out))
+            feeds = [self.held_out[index].inputs for index in range(count)]
+        return compare(original, result, feeds).worst_relative
+
+    def _accuracy(self, path: Path) -> AccuracyFigures | None:
+        if self.held_out is None:
+            return None
+        outputs = model_outputs(path, self.held_out, self.executor, lambda: None)
+        if self._reference is not None:
+            name, value = "fidelity", 1.0 - self._reference.loss(outputs)
+        elif self.metric is not None:
+            name, value = self.metric.name, self.metric.evaluate(outputs, self.held_out)
+        else:
+            raise ModelError("the verifier was not prepared; call prepare() first")
+        count = len(self.held_out)
+        return AccuracyFigures(name, self._original_value, value, self.allowed_drop, count)
+
+    def _inexact(self, difference: float, exact: bool) -> list[str]:
+        if exact and not difference <= EXACT_TOLERANCE:
+            return [f"outputs differ by {difference:.1e} though all rewrites are exact"]
+        return []
+
+    def _failures(
+        self, accuracy: AccuracyFigures | None, before: Timing, after: Timing
+    ) -> list[str]:
+        failures = []
+        if accuracy is not None and not accuracy.drop <= accuracy.allowed_drop:
+            failures.append(
+                f"{accuracy.metric} drops by {accuracy.drop:.4g}, "
+                f"allowed {accuracy.allowed_drop:.4g}"
+            )
+        limit = self.budget.max_latency
+        if limit is not None:
+            relative = after.ratio if limit.relative else after.latency_ns
+            if relative > limit.value:
+                reached = f"{100 * after.ratio:.1f} % ({after.latency_ns / 1e6:.3f} ms)"
+                failures.append(f"latency {reached} is over the budget")
+        memory = self.budget.max_memory
+        if memory is not None and after.peak_bytes > memory.against(before.peak_bytes):
+            failures.append(f"peak memory {after.peak_bytes / 2**10:.0f} KiB is over the budget")
+        return failures

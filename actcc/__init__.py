@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actcc.graph import Graph as Graph
-    from actcc.rewrite import NormalizingPass as NormalizingPass
-    from actcc.rewrite import Pass as Pass
-    from actcc.rewrite import rewrite as rewrite
+    from actcc.pass_api import NormalizingPass as NormalizingPass
+    from actcc.pass_api import Pass as Pass
+    from actcc.pass_api import rewrite as rewrite
     from actcc.site import Candidate as Candidate
     from actcc.site import Refusal as Refusal
     from actcc.site import Site as Site
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Candidate": "actcc.site",
     "Graph": "actcc.graph",
-    "NormalizingPass": "actcc.rewrite",
-    "Pass": "actcc.rewrite",
+    "NormalizingPass": "actcc.pass_api",
+    "Pass": "actcc.pass_api",
     "Refusal": "actcc.site",
     "Site": "actcc.site",
-    "rewrite": "actcc.rewrite",
+    "rewrite": "actcc.pass_api",
 }
 __all__ = sorted(_EXPORTS)
 

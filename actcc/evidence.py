@@ -15,7 +15,7 @@ from actcc.prices import Price
 from actcc.pricing import price_sites
 from actcc.program import Evidence
 from actcc.progress import Progress
-from actcc.rewrite import Pass
+from actcc.pass_api import Pass
 from actcc.site import OfferedSite
 from actcc.site_memory import memory_steps
 from actcc.targets import Target

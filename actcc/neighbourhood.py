@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from actcc.errors import ActccError, ModelError
 from actcc.graph import Graph, Node, Tensor, extract, structure_hash
 from actcc.prices import PriceQuery, Unpriced
-from actcc.rewrite import Pass
+from actcc.pass_api import Pass
 from actcc.site import OfferedSite, Site
 
 # Operators that other work fuses into; a walk towards the inputs ends at them.

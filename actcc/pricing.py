@@ -13,7 +13,7 @@ from actcc.neighbourhood import neighbourhoods
 from actcc.price_cache import PriceCache, cached_price
 from actcc.prices import Price, PriceQuery, Unpriced
 from actcc.progress import Progress
-from actcc.rewrite import Pass
+from actcc.pass_api import Pass
 from actcc.site import KEEP, OfferedSite
 from actcc.targets import Target
 from actcc.tasks import map_tasks

@@ -16,7 +16,7 @@ from actcc.graph.files import staging_folder
 from actcc.normalize import Normalized
 from actcc.plan import FORMAT, LatencyFigures, Plan
 from actcc.program import Evidence, site_plans
-from actcc.rewrite import Survey
+from actcc.pass_api import Survey
 from actcc.site import KEEP, Refusal
 from actcc.trials import Trial, Trials
 from actcc.verify import Verifier

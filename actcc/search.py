@@ -8,7 +8,7 @@ from pathlib import Path
 from actcc.graph import Graph
 from actcc.program import Evidence, build_problem, within
 from actcc.progress import Advance, Progress
-from actcc.rewrite import Pass, apply_candidates
+from actcc.pass_api import Pass, apply_candidates
 from actcc.selection import Problem, Solution, solve
 from actcc.site import KEEP
 from actcc.trials import Allowance, LatencyAllowance, Trial, Trials

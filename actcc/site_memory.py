@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from actcc.errors import ActccError
 from actcc.graph import Graph, extract
 from actcc.memory import peak_memory
-from actcc.rewrite import Pass
+from actcc.pass_api import Pass
 from actcc.selection import MemoryStep
 from actcc.site import KEEP, OfferedSite
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actcc.passes.fold_batch_norm import FoldBatchNorm
+from actcc.passes.fold_constants import FoldConstants
+from actcc.passes.freeze_initializers import FreezeInitializers
+from actcc.passes.remove_identity import RemoveIdentity
+from actcc.passes.simplify import Simplify
+
 if TYPE_CHECKING:
-    from actcc.rewrite import Pass
+    from actcc.pass_api import NormalizingPass, Pass
 
 BUILT_IN: tuple[type[Pass], ...] = ()
+
+# In running order: frozen weights let the others work, and folding wants short ways between layers.
+NORMALIZING: tuple[type[NormalizingPass], ...] = (
+    FreezeInitializers,
+    Simplify,
+    FoldConstants,
+    RemoveIdentity,
+    FoldBatchNorm,
+)

@@ -17,7 +17,7 @@ from actcc.calibration import SampleSet
 
 from actcc.errors import ActccError, ModelError, PassError
 from actcc.graph import Graph, extract
-from actcc.rewrite import Pass
+from actcc.pass_api import Pass
 from actcc.runtime import run, session
 from actcc.site import Candidate, OfferedSite
 

@@ -114,14 +114,15 @@ class Graph(View):
     def bypass(self, site: Any, source: str | Tensor) -> None:
         """Remove a site whose output equals `source`: its readers read `source` instead.
 
-        A graph output keeps its name: where neither end can be renamed, an Identity stays.
+        A graph output keeps its name, and so does a tensor that a subgraph reads, since subgraphs
+        are never edited: where neither end can be renamed, an Identity stays.
         """
         nodes = [self.node(name) for name in site.nodes]
         written, read = self.tensor(site.writes), self.tensor(source)
-        if self.is_output(written):
+        if self._is_named(written):
             inside = any(node is writer for node in nodes for writer in read.inputs)
-            movable = bool(read.inputs) and not self.is_output(read) and not inside
-            if not movable or _in_subgraph(self, read):
+            movable = bool(read.inputs) and not self._is_named(read) and not inside
+            if not movable:
                 self.replace(site, "Identity", [read])
                 return
             self._detach(nodes, keep=written)
@@ -238,6 +239,10 @@ class Graph(View):
             node.outputs.clear()
             del self._surgeon.nodes[self._position(node)]
 
+    def _is_named(self, tensor: Tensor) -> bool:
+        """Whether something outside the editable graph knows the tensor by its name."""
+        return self.is_output(tensor) or self.is_read_in_subgraph(tensor)
+
     def _fresh(self, stem: str) -> str:
         if self._names is None:
             self._names = order.all_names(self._surgeon) | set(self._header.overridable)
@@ -270,8 +275,3 @@ def _substitute(old: Tensor, new: Tensor, *, keep_output: bool) -> None:
         for index, tensor in enumerate(writer.outputs):
             if tensor is old:
                 writer.outputs[index] = new
-
-
-def _in_subgraph(graph: Graph, tensor: Tensor) -> bool:
-    top = {id(node) for node in graph.nodes()}
-    return any(id(node) not in top for node in tensor.outputs)

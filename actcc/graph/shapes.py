@@ -71,6 +71,15 @@ def value_info(name: str, tensor_type: TensorType) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, tensor_type.element, shape)
 
 
+def declared_types(model: onnx.ModelProto) -> dict[str, TensorType]:
+    """Types that the model's value infos declare, for what ONNX cannot infer."""
+    return {
+        info.name: type_of(info)
+        for info in model.graph.value_info
+        if info.type.HasField("tensor_type")
+    }
+
+
 def infer_types(
     model: onnx.ModelProto,
     input_shapes: Mapping[str, Sequence[int]],
@@ -105,9 +114,9 @@ def infer_types(
                     )
                 )
     for output in model.graph.output:
-        # Rank and symbols of the declared outputs would clash with bound input shapes.
+        # A declared shape would hide what is inferred, and clash with bound input shapes.
         element = output.type.tensor_type.elem_type
-        if output.type.HasField("tensor_type") and input_shapes:
+        if output.type.HasField("tensor_type"):
             light.graph.output.append(value_info(output.name, TensorType(element, None)))
         else:
             light.graph.output.append(output)
@@ -120,6 +129,10 @@ def infer_types(
     for info in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
         if info.type.HasField("tensor_type"):
             types[info.name] = type_of(info)
+    for output in model.graph.output:
+        found = types.get(output.name)
+        if found is not None and found.shape is None and not input_shapes:
+            types[output.name] = type_of(output)  # an operator that ONNX does not know
     return types
 
 

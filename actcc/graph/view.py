@@ -15,7 +15,7 @@ from actcc.errors import ModelError, PassError
 from actcc.graph import order
 from actcc.graph.export import Header, from_proto, to_proto
 from actcc.graph.files import read_model, write_model
-from actcc.graph.shapes import Shape, TensorType, infer_types
+from actcc.graph.shapes import Shape, TensorType, declared_types, infer_types
 
 Node: TypeAlias = gs.Node
 Tensor: TypeAlias = gs.Tensor
@@ -37,7 +37,8 @@ class View:
         self._surgeon = surgeon
         self._header = header
         self._input_shapes = {k: tuple(v) for k, v in (input_shapes or {}).items()}
-        self._hints: dict[str, TensorType] = dict(types or {})
+        self._declared = dict(types or {})
+        self._hints: dict[str, TensorType] = dict(self._declared)
         self._types: dict[str, TensorType] | None = None
         self._index: tuple[dict[str, Node], dict[str, Tensor]] | None = None
 
@@ -63,7 +64,7 @@ class View:
         else:
             model, external = read_model(Path(source))
         surgeon, header = from_proto(model, external=external)
-        graph = cls(surgeon, header)
+        graph = cls(surgeon, header, types=declared_types(model))
         return graph.with_input_shapes(input_shapes) if input_shapes else graph
 
     def with_input_shapes(self, shapes: Mapping[str, Sequence[int]]) -> Self:
@@ -86,7 +87,12 @@ class View:
                     f"--shape: input '{name}' is {list(fixed)}, not {list(shape)}; "
                     "only symbolic dimensions can be chosen"
                 )
-        return type(self)(self._surgeon, self._header, {**self._input_shapes, **shapes})
+        bound = {**self._input_shapes, **shapes}
+        return type(self)(self._surgeon.copy(), self._header, bound, self._hints)
+
+    def without_input_shapes(self) -> Self:
+        """The same graph with the shapes that the model declares, symbols included."""
+        return type(self)(self._surgeon.copy(), self._header, None, self._declared)
 
     def to_proto(self) -> onnx.ModelProto:
         """A new ONNX model."""
@@ -99,7 +105,8 @@ class View:
 
     def copy(self) -> Self:
         """An independent graph; weights are shared until they are replaced."""
-        twin = type(self)(self._surgeon.copy(), self._header, self._input_shapes, self._hints)
+        twin = type(self)(self._surgeon.copy(), self._header, self._input_shapes, self._declared)
+        twin._hints = dict(self._hints)
         twin._types = None if self._types is None else dict(self._types)
         return twin
 
@@ -184,6 +191,11 @@ class View:
         """Whether the tensor leaves the graph."""
         name = tensor if isinstance(tensor, str) else tensor.name
         return any(output.name == name for output in self._surgeon.outputs)
+
+    def is_read_in_subgraph(self, tensor: str | Tensor) -> bool:
+        """Whether a node inside an If, Loop or Scan reads the tensor, by its name."""
+        top = self._look_up()[0]
+        return any(top.get(node.name) is not node for node in self.tensor(tensor).outputs)
 
     def constant(self, tensor: str | Tensor) -> Array | None:
         """The values of an initializer or Constant node; None for anything a run computes.

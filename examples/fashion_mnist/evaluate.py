@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all 10,000 test images")
     parser.add_argument("--data-dir", type=Path, default=DEBIAN_DATA, help="idx files for --full")
     arguments = parser.parse_args()
+    if not arguments.model.is_file():
+        parser.error(f"{arguments.model}: no such file; run train.py or name another ONNX file")
 
     if arguments.full:
         images, labels = read_split(arguments.data_dir, "t10k")

@@ -1,6 +1,6 @@
 """Train the example's classifier on Fashion-MNIST and write everything that the folder commits.
 
-    python train.py                             # about ten minutes on two cores
+    python train.py                             # about twenty minutes on two cores
     python train.py --epochs 1 --out /tmp/try   # a quick try that leaves the folder alone
 
 Writes fashion_mnist.onnx, calibration.npz and evaluation.npz to --out and prints the accuracy on
@@ -134,10 +134,8 @@ def train(model: Classifier, images: Tensor, labels: Tensor, epochs: int) -> Non
             schedule.step()
             total += loss.item()
         seconds = time.perf_counter() - started
-        print(
-            f"epoch {epoch + 1}/{epochs} at {size}x{size}: loss {total / steps:.4f}, {seconds:.0f} s",
-            flush=True,
-        )
+        result = f"loss {total / steps:.4f}, {seconds:.0f} s"
+        print(f"epoch {epoch + 1}/{epochs} at {size}x{size}: {result}", flush=True)
 
 
 @torch.no_grad()
@@ -152,7 +150,12 @@ def torch_accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
 
 
 def export(model: Classifier, path: Path) -> None:
-    """Write the model as ONNX with a batch of 1 and no dynamic axis."""
+    """Write the model as ONNX at opset 17 with a batch of 1 and no dynamic axis.
+
+    A batch of 1 is what a device runs, so every shape is known and every target can price it. The
+    TorchScript exporter is used because the newer one starts at opset 18 (its conversion to 17
+    fails on ReduceMean) and writes stack traces with this machine's paths into the file.
+    """
     model.eval()
     torch.onnx.export(
         model,

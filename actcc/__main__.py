@@ -1,0 +1,5 @@
+"""`python -m actcc`."""
+
+from actcc.cli import main
+
+main()

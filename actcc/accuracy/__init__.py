@@ -1,0 +1,1 @@
+"""Accuracy without training: fidelity, the user's metric, and estimates for one site at a time."""

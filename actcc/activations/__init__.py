@@ -1,0 +1,19 @@
+"""Activations: their functions, how they are recognised in a graph, and how they are written."""
+
+from actcc.activations.functions import Activation
+from actcc.activations.recognise import (
+    Match,
+    Recognition,
+    explain_activations,
+    find_activations,
+    recognise,
+)
+
+__all__ = [
+    "Activation",
+    "Match",
+    "Recognition",
+    "explain_activations",
+    "find_activations",
+    "recognise",
+]

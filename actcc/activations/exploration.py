@@ -1,0 +1,214 @@
+"""From one tensor forward: which tensors behind it are functions of it alone, and which."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from actcc.activations.algebra import Form, TooComplex, X, number
+from actcc.activations.operators import RULES
+from actcc.graph import Graph, Node, Shape, Tensor
+
+_LONGEST = 16  # nodes; GELU by tanh in a half precision model takes 13
+_EXACT, _HALF, _BRAIN = 1e-5, 1.5e-3, 1.2e-2  # of the constants of a spelling, relative
+_ITEM_BYTES: Mapping[int, int] = {
+    onnx.TensorProto.FLOAT16: 2,
+    onnx.TensorProto.BFLOAT16: 2,
+    onnx.TensorProto.FLOAT: 4,
+    onnx.TensorProto.DOUBLE: 8,
+}
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A constant tensor all of whose elements are equal."""
+
+    value: float
+    shape: tuple[int, ...]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A tensor that is a function of one other tensor.
+
+    Attributes:
+        nodes: positions of the nodes on the way.
+        constants: numbers written in the graph on the way.
+        tolerance: relative, to which the constants are known.
+        narrowest: bytes of an element at the narrowest Cast on the way; None without Cast.
+    """
+
+    tensor: Tensor
+    form: Form
+    nodes: frozenset[int] = frozenset()
+    constants: tuple[float, ...] = ()
+    tolerance: float = _EXACT
+    narrowest: int | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A product of a function of one tensor with another tensor."""
+
+    node: Node
+    other: Tensor
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What lies behind a tensor.
+
+    Attributes:
+        derived: in topological order.
+        gates: products with another tensor, where the search stopped.
+    """
+
+    derived: tuple[Derived, ...]
+    gates: tuple[Gate, ...]
+
+
+@dataclass
+class Explorer:
+    """Explores one graph; remembers its order and constants, so it is for one state of it."""
+
+    graph: Graph
+    nodes: list[Node] = field(init=False)
+    _position: dict[int, int] = field(init=False)
+    _scalars: dict[int, Scalar | None] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.nodes = list(self.graph.nodes())
+        self._position = {id(node): index for index, node in enumerate(self.nodes)}
+
+    def position(self, node: Node) -> int | None:
+        """Position in topological order; None for a node inside a subgraph."""
+        return self._position.get(id(node))
+
+    def explore(self, source: Tensor, alias: Tensor | None = None) -> Exploration:
+        """Functions of `source`.
+
+        Args:
+            alias: a tensor that is taken for `source`, to see what the graph would compute then.
+        """
+        starts = [source] if alias is None else [source, alias]
+        known = {id(tensor): Derived(tensor, X) for tensor in starts}
+        waiting: list[int] = []
+        for tensor in starts:
+            self._push(tensor.outputs, waiting)
+        derived: list[Derived] = []
+        gates: list[Gate] = []
+        done: set[int] = set()
+        while waiting:
+            position = heapq.heappop(waiting)
+            if position in done:
+                continue
+            done.add(position)
+            node = self.nodes[position]
+            result = self._evaluate(node, position, known, source)
+            if isinstance(result, Gate):
+                gates.append(result)
+            elif result is not None and id(result.tensor) not in known:
+                known[id(result.tensor)] = result
+                derived.append(result)
+                self._push(result.tensor.outputs, waiting)
+        return Exploration(tuple(derived), tuple(gates))
+
+    def _push(self, readers: Iterable[Node], waiting: list[int]) -> None:
+        for reader in readers:
+            position = self.position(reader)
+            if position is not None and (_domain(reader), reader.op) in RULES:
+                heapq.heappush(waiting, position)
+
+    def _evaluate(
+        self, node: Node, position: int, known: Mapping[int, Derived], source: Tensor
+    ) -> Derived | Gate | None:
+        operands: list[Form | None] = []
+        parts: list[Derived] = []
+        scalars: list[Scalar] = []
+        for tensor in node.inputs:
+            part = known.get(id(tensor))
+            scalar = None
+            if part is not None:
+                parts.append(part)
+                operands.append(part.form)
+            elif tensor.is_empty():
+                operands.append(None)
+            elif (scalar := self._scalar(tensor, source)) is not None:
+                scalars.append(scalar)
+                operands.append(number(scalar.value))
+            else:
+                return _gate(node, tensor, known)
+        nodes = frozenset({position}).union(*(part.nodes for part in parts))
+        if len(nodes) > _LONGEST or len(node.outputs) != 1:
+            return None
+        attributes = {key: value for key, value in node.attrs.items() if key != "consumed_inputs"}
+        try:
+            form = RULES[_domain(node), node.op](*operands, **attributes)
+        except (TooComplex, TypeError, OverflowError):
+            return None  # TypeError: an attribute or operand that the rule does not know
+        widths = [part.narrowest for part in parts if part.narrowest is not None]
+        if node.op == "Cast":
+            widths.append(_ITEM_BYTES[node.attrs["to"]])
+        return Derived(
+            tensor=node.outputs[0],
+            form=form,
+            nodes=nodes,
+            constants=(
+                *(value for part in parts for value in part.constants),
+                *(scalar.value for scalar in scalars),
+            ),
+            tolerance=max(item.tolerance for item in (*parts, *scalars)),
+            narrowest=min(widths) if widths else None,
+        )
+
+    def _scalar(self, tensor: Tensor, source: Tensor) -> Scalar | None:
+        """The constant in `tensor` if it does not enlarge what it is combined with."""
+        if id(tensor) not in self._scalars:
+            self._scalars[id(tensor)] = self._read_scalar(tensor)
+        scalar = self._scalars[id(tensor)]
+        if scalar is None or not scalar.shape:
+            return scalar
+        return scalar if _fits(scalar.shape, self.graph.shape(source)) else None
+
+    def _read_scalar(self, tensor: Tensor) -> Scalar | None:
+        writer = tensor.inputs[0] if tensor.inputs else None
+        if writer is not None and writer.op in ("Cast", "Identity") and not _domain(writer):
+            inner = self._read_scalar(writer.inputs[0])
+            narrow = _ITEM_BYTES.get(writer.attrs.get("to", 0)) == 2
+            if inner is None or not narrow:
+                return inner
+            return Scalar(inner.value, inner.shape, max(inner.tolerance, _HALF))
+        values = self.graph.constant(tensor)
+        if values is None or values.size == 0 or values.dtype.kind not in "fiuV":
+            return None
+        first = values.reshape(-1)[0]
+        if values.size > 1 and not np.array_equal(values, np.broadcast_to(first, values.shape)):
+            return None
+        tolerance = {"float16": _HALF, "bfloat16": _BRAIN}.get(values.dtype.name, _EXACT)
+        return Scalar(float(first), tuple(values.shape), tolerance)
+
+
+def _domain(node: Node) -> str:
+    return "" if node.domain in (None, "ai.onnx") else str(node.domain)
+
+
+def _gate(node: Node, other: Tensor, known: Mapping[int, Derived]) -> Gate | None:
+    parts = [known[id(tensor)] for tensor in node.inputs if id(tensor) in known]
+    if node.op == "Mul" and other.inputs and any(part.form.is_nonlinear for part in parts):
+        return Gate(node, other)
+    return None
+
+
+def _fits(constant: tuple[int, ...], shape: Shape | None) -> bool:
+    """Whether a tensor of `shape` keeps it when it is combined with the constant."""
+    if shape is None:
+        return len(constant) <= 1 and all(size == 1 for size in constant)
+    if len(constant) > len(shape):
+        return False
+    behind = shape[len(shape) - len(constant) :]
+    return all(size in (1, own) for size, own in zip(constant, behind, strict=True))

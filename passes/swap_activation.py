@@ -1,0 +1,143 @@
+"""Another spelling of an activation, or another function in its place.
+
+Exact: all spellings of the same function, HardSwish(x) = x·HardSigmoid(x) = x·clip(x + 3, 0, 6)/6.
+Approximate: functions of the same kind that are cheaper on many targets; the ones for each function
+are listed in `_NEAR`, closest first.
+
+A candidate's name is the function ("Relu"), followed by how it is written where that is no single
+operator of the same name ("HardSwish as HardSigmoid+Mul"). Requires a floating-point tensor whose
+type is known. Inside quantize/dequantize pairs only the spelling may change: the scale behind the
+activation was calibrated for its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+from actcc.activations import Activation, Match, recognise
+from actcc.activations.functions import NAMES
+from actcc.activations.spellings import WRITABLE, Spelling, spellings_of, write
+from actcc.graph import Graph
+from actcc.pass_api import Pass, rewrite
+from actcc.site import Candidate, Refusal, Site
+from actcc.targets import Target
+
+_RELU, _RELU6 = Activation("Relu"), Activation("Relu6")
+_LEAKY = Activation.of("LeakyRelu", alpha=0.1)
+_HARD_SWISH, _SILU, _GELU = Activation("HardSwish"), Activation("Silu"), Activation("Gelu")
+_HARD_SIGMOID = Activation.of("HardSigmoid", alpha=1 / 6, beta=0.5)
+_HARD_TANH = Activation.of("Clip", min=-1.0, max=1.0)
+_SMOOTH = (_HARD_SWISH, _SILU, _GELU, _LEAKY, _RELU, _RELU6)
+_NEAR: Mapping[str, tuple[Activation, ...]] = MappingProxyType(
+    {
+        "Silu": _SMOOTH,
+        "HardSwish": _SMOOTH,
+        "Gelu": (Activation("GeluTanh"), *_SMOOTH),
+        "GeluTanh": (_GELU, _HARD_SWISH, _SILU, _LEAKY, _RELU, _RELU6),
+        "QuickGelu": (_GELU, _HARD_SWISH, _SILU, _LEAKY, _RELU, _RELU6),
+        "Mish": _SMOOTH,
+        "Softplus": (_SILU, _HARD_SWISH, _GELU, _LEAKY, _RELU, _RELU6),
+        "Elu": _SMOOTH,
+        "Celu": _SMOOTH,
+        "Selu": _SMOOTH,
+        "LeakyRelu": (_RELU,),
+        "PRelu": (_LEAKY, _RELU),
+        "ThresholdedRelu": (_RELU,),
+        "Relu6": (_RELU,),
+        "Sigmoid": (_HARD_SIGMOID,),
+        "Tanh": (_HARD_TANH,),
+    }
+)
+_ELEMENT_NAMES = {number: name for name, number in WRITABLE.items()}
+_MOST_PARAMETERS = 4
+
+
+@rewrite("swap-activation")
+class SwapActivation(Pass):
+    """Offers spellings and stand-ins for every activation that is recognised.
+
+    Args:
+        identity: also offer to remove the activation.
+    """
+
+    def __init__(self, identity: bool = False) -> None:
+        self._identity = identity
+
+    def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
+        """One site an activation, in topological order."""
+        recognition = recognise(graph)
+        yield from (_site(match, graph.opset) for match in recognition.matches)
+        yield from recognition.refusals
+
+    def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
+        """Legal spellings of the function itself, then of the functions near to it."""
+        contrib = bool(target.settings.get("contrib_operators", False))
+        own = _function(site)
+        element, opset = str(site.facts["dtype"]), int(site.facts["opset"])
+        for function in self._functions(site):
+            exact = function == own
+            if site.facts["quantized"] and not exact:
+                reason = f"inside QDQ, and its quantization range was calibrated for {own}"
+                yield Refusal(function.name, f"activation {reason}; its spelling may change")
+                continue
+            obstacles = {s: s.obstacle(function, opset, element, contrib) for s in _ways(function)}
+            legal = [spelling.name for spelling, obstacle in obstacles.items() if not obstacle]
+            for spelling, obstacle in obstacles.items():
+                name = _name(function, spelling)
+                if obstacle:
+                    instead = f"; it is offered as {legal[0]} instead" if legal else ""
+                    yield Refusal(name, obstacle + instead)
+                elif not (exact and _is_written(site, spelling)):
+                    yield Candidate(name, exact=exact, computes=str(function))
+
+    def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
+        """Write the candidate's function in the candidate's spelling."""
+        for function in self._functions(site):
+            for spelling in _ways(function):
+                if _name(function, spelling) == candidate.name:
+                    if function.name == "Identity":
+                        graph.bypass(site, site.reads)
+                    else:
+                        write(graph, site, function, spelling, str(site.facts["dtype"]))
+                    return
+        raise PassError(
+            f"site '{site.id}' has no candidate '{candidate.name}'; was the plan made with "
+            "another version of actcc?"
+        )
+
+    def _functions(self, site: Site) -> Iterator[Activation]:
+        """The site's own function, then those that may stand in for it."""
+        own = _function(site)
+        if own is not None:
+            yield own
+        yield from (near for near in _NEAR.get(site.kind, ()) if near != own)
+        if self._identity:
+            yield Activation("Identity")
+
+
+def _site(match: Match, opset: int) -> Site:
+    facts: dict[str, Fact] = {
+        "activation": match.activation.name,
+        "spelling": match.spelling,
+        "opset": opset,
+        "dtype": _ELEMENT_NAMES.get(match.element, "bfloat16"),
+        "quantized": match.quantized,
+    }
+    if match.activation.name != "PRelu":  # its slopes are many, and it is spelled in one way
+        facts |= dict(match.activation.parameters)
+    return Site(match.nodes, match.reads, match.writes, match.activation.name, facts)
+
+
+def _function(site: Site) -> Activation | None:
+    """The function of a site; None for PRelu, whose slopes a site does not keep."""
+    if site.kind == "PRelu":
+        return None
+    own = {k: float(v) for k, v in site.facts.items() if k not in _FACTS}
+    return Activation.of(site.kind, **own)
+
+
+def _name(function: Activation, spelling: Spelling) -> str:
+    title = "HardTanh" if function == _HARD_TANH else function.name
+    ways = spellings_of(function)
+    return title if len(ways) == 1 or spelling == ways[0] else f"{title} as {spelling.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 
 from actcc.accuracy.estimate import Estimates, merge, plan_tasks, reference_outputs, run_task
@@ -12,11 +13,11 @@ from actcc.budget import Budget
 from actcc.calibration import SampleSet
 from actcc.graph import Graph
 from actcc.prices import Price
-from actcc.pricing import price_sites
+from actcc.pricing import SitePrices, price_sites
 from actcc.program import Evidence
 from actcc.progress import Progress
 from actcc.pass_api import Pass
-from actcc.site import OfferedSite
+from actcc.site import Candidate, OfferedSite
 from actcc.site_memory import memory_steps
 from actcc.targets import Target
 from actcc.tasks import map_tasks
@@ -43,20 +44,26 @@ def gather_evidence(
 
     location: Path | None = default_cache_path() if cache else None
     prices = price_sites(graph, sites, passes, target, executor, progress, location)
-    worth_estimating = [
-        site
-        for site in sites
-        if any(isinstance(prices[site.id].get(c.name), Price) for c in site.candidates)
-    ]
     estimates: Estimates | None = None
     if calibration is not None:
-        estimates = _estimate(
-            graph, worth_estimating, passes, budget, calibration, executor, progress
-        )
+        worth = [_worth_estimating(site, prices[site.id], budget) for site in sites]
+        estimates = _estimate(graph, worth, passes, budget, calibration, executor, progress)
     with progress.stage("Timing the model"):
         (timing,) = target.backend.time_models([graph])
     memory = memory_steps(graph, sites, passes) if budget.max_memory is not None else ()
     return Evidence(sites, prices, estimates, timing.latency_ns, timing.peak_bytes, memory)
+
+
+def _worth_estimating(site: OfferedSite, prices: SitePrices, budget: Budget) -> OfferedSite:
+    """The site with the candidates that may be chosen: those that save time, or memory."""
+
+    def may_be_chosen(candidate: Candidate) -> bool:
+        price = prices.get(candidate.name)
+        return isinstance(price, Price) and (
+            price.difference_ns < 0 or budget.max_memory is not None
+        )
+
+    return replace(site, candidates=tuple(c for c in site.candidates if may_be_chosen(c)))
 
 
 def _estimate(

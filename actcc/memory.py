@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -30,9 +30,48 @@ from actcc.graph import Graph, Node, Tensor
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"})
 FORMAT_CHANGES = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
 _ELEMENT_WISE = frozenset(
-    """Abs Add BatchNormalization Ceil Celu Clip Cos Div Elu Erf Exp Floor Gelu HardSigmoid
-    HardSwish LeakyRelu Log Max Min Mish Mul Neg PRelu Pow QuickGelu Reciprocal Relu Round Selu
-    Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu""".split()
+    [
+        "Abs",
+        "Add",
+        "BatchNormalization",
+        "Ceil",
+        "Celu",
+        "Clip",
+        "Cos",
+        "Div",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Log",
+        "Max",
+        "Min",
+        "Mish",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "Pow",
+        "QuickGelu",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Sub",
+        "Sum",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
 )
 
 
@@ -80,9 +119,16 @@ def peak_memory(
     Raises:
         ModelError: a tensor has no static shape.
     """
+    return memory_profile(live_steps(graph, bytes_per_element, fused), scratch)
+
+
+def memory_profile(
+    live: Iterable[LiveStep], scratch: Mapping[str, float] | None = None
+) -> MemoryProfile:
+    """Live bytes from live tensors; `scratch` as for `peak_memory`."""
     own = scratch or {}
     steps: list[tuple[str, int]] = []
-    for step in live_steps(graph, bytes_per_element, fused):
+    for step in live:
         extra = sum(own.get(name, 0) for name in step.nodes)
         size = math.ceil(sum(step.live.values()) + extra)
         steps.extend((name, size) for name in step.nodes)

@@ -15,7 +15,7 @@ _NAME = "normalize"
 _TOLERANCE = 1e-5
 # Exact rewrites round anew, each for itself; a model whose own rounding shows may differ more.
 _ROUNDINGS = 8.0
-_MOST_ROUNDING = 1e-2  # int8 and fp16 models stay below; random operators do not
+_MOST_ROUNDING = 1e-3  # of fp16; int8 models flip whole steps in the runtime's optimisations only
 _SEED = 0
 
 Note = tuple[str, str]
@@ -45,8 +45,9 @@ def normalize(
     A pass that raises, or leaves a graph that is not valid, is left out with a note. At the end the
     outputs are compared with the original's in ONNX Runtime; if they differ, the first pass behind
     which they do is left out too. They differ if the difference, relative to an output's largest
-    magnitude, exceeds both 1e-5 and eight times what the runtime's own optimisations change. A
-    model that cannot be run, or whose outputs are random, is not compared, and a note says so.
+    magnitude, exceeds both 1e-5 and eight times what the runtime's own optimisations change (of
+    which 1e-3 at most counts). A model that cannot be run, or whose outputs are random, is not
+    compared, and a note says so.
 
     Passes see the shapes that the model declares, not those of `--shape`, so that the result holds
     for every shape.
@@ -124,7 +125,9 @@ def _run_passes(original: Graph, passes: Sequence[NormalizingPass]) -> list[_Ste
 def _same(before: Graph, after: Graph) -> bool:
     """Whether a pass changed nothing; weights are never edited, they only get new names."""
     models = before.to_proto(), after.to_proto()
-    frames = [(m.ir_version, {t.name for t in m.graph.initializer}) for m in models]
+    frames = [
+        ({t.name for t in m.graph.initializer}, {i.name for i in m.graph.input}) for m in models
+    ]
     return frames[0] == frames[1] and list(models[0].graph.node) == list(models[1].graph.node)
 
 
@@ -158,12 +161,13 @@ class _Judge:
             samples = tuple(feeds) if feeds else (random_feeds(original, _SEED),)
             plain, optimised = (session(original, optimise=level) for level in (False, True))
             outputs = tuple(run(plain, sample) for sample in samples)
-            again = tuple(run(optimised, sample) for sample in samples)
+            again = tuple(run(plain, sample) for sample in samples)
+            fused = tuple(run(optimised, sample) for sample in samples)
         except ModelError as error:
             return str(error)
-        rounding = compare_outputs(outputs, again).worst_relative
-        if rounding > _MOST_ROUNDING:
-            return f"its own outputs differ by {rounding:.1e} between two runs"
+        if compare_outputs(outputs, again).worst_relative > 0:
+            return "it gives other outputs each time it is run"
+        rounding = min(compare_outputs(outputs, fused).worst_relative, _MOST_ROUNDING)
         return cls(original, samples, outputs, max(_TOLERANCE, _ROUNDINGS * rounding))
 
     def accepts(self, graph: Graph) -> bool:

@@ -211,7 +211,12 @@ def _load_data(
     def load(spec: str | Path | SampleSet) -> SampleSet:
         if isinstance(spec, SampleSet):
             return spec if limit is None else spec.take(limit)
-        return load_samples(spec, graph, preprocessing, limit=limit, seed=seed)
+        # Arrays and functions are ready to feed; where neither is a folder, loading refuses.
+        folders = any(
+            isinstance(p, str | Path) and Path(p).is_dir() for p in (calibration, evaluation)
+        )
+        chosen = preprocessing if Path(spec).is_dir() or not folders else None
+        return load_samples(spec, graph, chosen, limit=limit, seed=seed)
 
     if calibration is None:
         if evaluation is not None:

@@ -39,6 +39,8 @@ class Evidence:
         """Price and loss of a candidate; `reason` is set if it cannot be offered."""
         price = self.prices[site.id].get(candidate.name)
         loss, reason = self._loss(site, candidate)
+        if isinstance(price, Price) and loss is None and price.difference_ns >= 0:
+            reason = _no_faster(price.difference_ns, price.noise_ns)
         if price is None or isinstance(price, Unpriced):
             why = "not priced" if price is None else f"unpriced: {price.reason}"
             return CandidateFigures(candidate.name, bool(candidate.exact), None, None, loss, why)
@@ -124,20 +126,16 @@ def site_plans(evidence: Evidence, chosen: Mapping[str, str]) -> tuple[SitePlan,
 
 def _why_not(figures: CandidateFigures, best: CandidateFigures | None) -> str:
     difference, noise = figures.difference_ns or 0.0, figures.noise_ns or 0.0
-    if difference == 0:
-        return f"no faster than keep (difference within ±{noise / 1e3:.1f} µs)"
-    if difference > 0:
-        return f"slower than keep by {difference / 1e3:.1f} µs"
+    if difference >= 0:
+        return _no_faster(difference, noise)
     if best is not None and (best.difference_ns or 0.0) <= difference:
         return f"{best.name} saves as much and loses no more"
     loss = 100 * (figures.loss or 0.0)
     return f"saves {-difference / 1e3:.1f} µs for {loss:.3g} % of fidelity: spent better elsewhere"
 
 
-def price_source(prices: Mapping[str, SitePrices]) -> str:
-    """The tool that gave the prices, for the report."""
-    for entries in prices.values():
-        for price in entries.values():
-            if isinstance(price, Price):
-                return price.tool
-    return "none"
+def _no_faster(difference_ns: float, noise_ns: float) -> str:
+    if difference_ns == 0:
+        within = f" (difference within ±{noise_ns / 1e3:.1f} µs)" if noise_ns else ""
+        return f"no faster than keep{within}"
+    return f"slower than keep by {difference_ns / 1e3:.1f} µs"

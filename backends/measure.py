@@ -27,7 +27,7 @@ Clock = Callable[[], int]
 
 # Below this the timer and the loop around it would be a part of the figure.
 _SHORTEST_SAMPLE_NS = 20_000
-_TRIAL_CALLS = 5
+LEAST_ROUNDS = 8
 _QUANTILE_99 = 2.5758  # of the standard normal distribution, two-sided
 _EXACT_BINOMIAL_UP_TO = 60
 _CHECK_GROWTH = 1.25
@@ -61,7 +61,7 @@ def interleaved(
     *,
     time_limit_s: float,
     precision: float = 0.005,
-    min_rounds: int = 8,
+    min_rounds: int = LEAST_ROUNDS,
     max_rounds: int = 2_000,
     seed: int = 0,
     clock: Clock = time.perf_counter_ns,
@@ -75,26 +75,75 @@ def interleaved(
         seed: of the order within the rounds.
         clock: nanoseconds.
     """
-    if not runs:
-        return []
     deadline = clock() + int(time_limit_s * 1e9)
-    samples: list[list[float]] = [[] for _ in runs]
+    limits = _Limits(deadline, precision, min_rounds, max_rounds)
+    return summarise(_rounds(runs, limits, random.Random(seed), clock))
+
+
+def interleaved_anew(
+    prepare: Callable[[], Sequence[Run]],
+    *,
+    blocks: int,
+    time_limit_s: float,
+    precision: float = 0.005,
+    min_rounds: int = LEAST_ROUNDS,
+    max_rounds: int = 2_000,
+    seed: int = 0,
+    clock: Clock = time.perf_counter_ns,
+) -> list[Measurement]:
+    """`interleaved` in several blocks, for each of which `prepare` makes the runs anew.
+
+    What belongs to one making of a run and not to what it runs, such as where its tensors lie in
+    memory, changes from block to block and is averaged out with them. The time limit includes
+    `prepare`; blocks that do not fit into it are left out.
+    """
+    deadline = clock() + int(time_limit_s * 1e9)
     shuffled = random.Random(seed)
+    samples: list[list[float]] = []
+    for block in range(blocks):
+        runs = prepare()
+        remaining = max(deadline - clock(), 0)
+        limits = _Limits(
+            clock() + remaining // (blocks - block),
+            precision * math.sqrt(blocks),
+            math.ceil(min_rounds / blocks),
+            math.ceil(max_rounds / blocks),
+        )
+        found = _rounds(runs, limits, shuffled, clock)
+        samples = [old + new for old, new in zip(samples, found, strict=True)] or found
+        if clock() >= deadline and len(samples[0]) >= min_rounds:
+            break
+    return summarise(samples)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    deadline_ns: int
+    precision: float
+    min_rounds: int
+    max_rounds: int
+
+
+def _rounds(
+    runs: Sequence[Run], limits: _Limits, shuffled: random.Random, clock: Clock
+) -> list[list[float]]:
+    """Samples in nanoseconds by run and round."""
+    samples: list[list[float]] = [[] for _ in runs]
     order = list(range(len(runs)))
-    next_check = min_rounds
+    next_check = limits.min_rounds
     with _without_garbage_collection():
         calls = _calls_a_sample(runs, clock)
-        for finished in range(max_rounds):
-            if finished >= min_rounds and clock() >= deadline:
+        for finished in range(limits.max_rounds):
+            if finished >= limits.min_rounds and clock() >= limits.deadline_ns:
                 break
             if finished >= next_check:
-                if _precise(samples, precision):
+                if _precise(samples, limits.precision):
                     break
                 next_check = math.ceil(finished * _CHECK_GROWTH)
             shuffled.shuffle(order)
             for index in order:
                 samples[index].append(_sample(runs[index], calls, clock))
-    return summarise(samples)
+    return samples
 
 
 def summarise(samples: Sequence[Sequence[float]]) -> list[Measurement]:
@@ -156,9 +205,8 @@ def _calls_a_sample(runs: Sequence[Run], clock: Clock) -> int:
     """Calls in one sample: the same for all runs, so that all meet equally warm caches."""
     shortest = math.inf
     for run in runs:
-        run()
-        trials = [_sample(run, 1, clock) for _ in range(_TRIAL_CALLS)]
-        shortest = min(shortest, *trials)
+        run()  # the first calls allocate
+        shortest = min(shortest, _sample(run, 1, clock), _sample(run, 1, clock))
     return max(1, math.ceil(_SHORTEST_SAMPLE_NS / max(shortest, 1.0)))
 
 

@@ -9,11 +9,12 @@ from actcc.passes.fold_constants import FoldConstants
 from actcc.passes.freeze_initializers import FreezeInitializers
 from actcc.passes.remove_identity import RemoveIdentity
 from actcc.passes.simplify import Simplify
+from actcc.passes.swap_activation import SwapActivation
 
 if TYPE_CHECKING:
     from actcc.pass_api import NormalizingPass, Pass
 
-BUILT_IN: tuple[type[Pass], ...] = ()
+BUILT_IN: tuple[type[Pass], ...] = (SwapActivation,)
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.
 NORMALIZING: tuple[type[NormalizingPass], ...] = (

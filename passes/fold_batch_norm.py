@@ -35,15 +35,17 @@ class FoldBatchNorm(NormalizingPass):
     def run(self, graph: Graph) -> tuple[Graph, list[str]]:
         """The graph itself, how many were folded, and why the others were not."""
         folded: Counter[str] = Counter()
-        kept: list[str] = []
+        kept: dict[str, list[str]] = {}
         for batch_norm in list(graph.nodes("BatchNormalization")):
             outcome = _fold(graph, batch_norm)
             if isinstance(outcome, _Refused):
-                kept.append(f"kept BatchNormalization '{batch_norm.name}': {outcome.reason}")
+                kept.setdefault(outcome.reason, []).append(batch_norm.name)
             else:
                 folded[outcome.op] += 1
         notes = [f"folded {n} BatchNormalization into {op}" for op, n in sorted(folded.items())]
-        return graph, notes + kept
+        for reason, names in kept.items():
+            notes.append(f"kept {len(names)} BatchNormalization: {reason} ('{names[0]}')")
+        return graph, notes
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _fold(graph: Graph, batch_norm: Node) -> Node | _Refused:
     if layer is None or layer.op not in _LAYERS or layer.domain not in _ONNX:
         return _Refused("no Conv, ConvTranspose or Gemm before it")
     if len(between.outputs) != 1 or graph.is_output(between):
-        return _Refused(f"the output of '{layer.name}' is also read elsewhere")
+        return _Refused("the layer's output is also read elsewhere")
     if layer.op == "Gemm" and graph.opset < 7:
         return _Refused("Gemm before opset 7 broadcasts by an attribute")
     statistics = [graph.constant(tensor) for tensor in batch_norm.inputs[1:5]]
@@ -69,7 +71,7 @@ def _fold(graph: Graph, batch_norm: Node) -> Node | _Refused:
     bias = None if bias_tensor is None else graph.constant(bias_tensor)
     constants = [*statistics, weights, *([] if bias_tensor is None else [bias])]
     if weights is None or any(value is None for value in constants):
-        return _Refused(f"statistics, or weights or bias of '{layer.name}', are not constant")
+        return _Refused("statistics, weights or bias are not constant")
     if weights.dtype not in (np.float16, np.float32, np.float64):
         return _Refused(f"weights of type {weights.dtype}")
     gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in statistics)
@@ -80,9 +82,8 @@ def _fold(graph: Graph, batch_norm: Node) -> Node | _Refused:
     if not (np.isfinite(new_weights).all() and np.isfinite(new_bias).all()):
         return _Refused("the folded weights would overflow")
     if layer.op == "Gemm":
-        by_row = bias is not None and bias.ndim == 2 and bias.shape[0] > 1
-        if by_row and bias.size < new_bias.size:
-            return _Refused(f"the bias of '{layer.name}' differs by row")
+        if _grows_by_row(bias, new_bias):
+            return _Refused("the bias of the Gemm differs by row")
         graph.set_attribute(layer, "beta", 1.0)
     _rewrite(graph, layer, new_weights, bias_tensor, new_bias)
     graph.bypass(Site([batch_norm], between, batch_norm.outputs[0]), between)
@@ -115,7 +116,12 @@ def _scaled(layer: Node, weights: Array, scale: Array) -> Array:
     groups = layer.attrs.get("group", 1)
     split = wide.reshape(groups, wide.shape[0] // groups, *wide.shape[1:])
     spread = scale.reshape(groups, 1, -1, *[1] * (wide.ndim - 2))
-    return (split * spread).reshape(wide.shape)
+    scaled: Array = (split * spread).reshape(wide.shape)
+    return scaled
+
+
+def _grows_by_row(bias: Array | None, new_bias: Array) -> bool:
+    return bias is not None and bias.ndim == 2 and len(bias) > 1 and bias.shape != new_bias.shape
 
 
 def _scaled_bias(layer: Node, bias: Array | None) -> Array:

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from actcc.activations import Activation, Match, recognise
-from actcc.activations.functions import NAMES
 from actcc.activations.spellings import WRITABLE, Spelling, spellings_of, write
+from actcc.errors import PassError
 from actcc.graph import Graph
 from actcc.pass_api import Pass, rewrite
-from actcc.site import Candidate, Refusal, Site
+from actcc.site import Candidate, Fact, Refusal, Site
 from actcc.targets import Target
 
 _RELU, _RELU6 = Activation("Relu"), Activation("Relu6")
@@ -50,7 +50,7 @@ _NEAR: Mapping[str, tuple[Activation, ...]] = MappingProxyType(
     }
 )
 _ELEMENT_NAMES = {number: name for name, number in WRITABLE.items()}
-_MOST_PARAMETERS = 4
+_FACTS = ("activation", "spelling", "opset", "dtype", "quantized")  # the rest are parameters
 
 
 @rewrite("swap-activation")
@@ -74,32 +74,22 @@ class SwapActivation(Pass):
         """Legal spellings of the function itself, then of the functions near to it."""
         contrib = bool(target.settings.get("contrib_operators", False))
         own = _function(site)
-        element, opset = str(site.facts["dtype"]), int(site.facts["opset"])
         for function in self._functions(site):
-            exact = function == own
-            if site.facts["quantized"] and not exact:
-                reason = f"inside QDQ, and its quantization range was calibrated for {own}"
-                yield Refusal(function.name, f"activation {reason}; its spelling may change")
-                continue
-            obstacles = {s: s.obstacle(function, opset, element, contrib) for s in _ways(function)}
-            legal = [spelling.name for spelling, obstacle in obstacles.items() if not obstacle]
-            for spelling, obstacle in obstacles.items():
-                name = _name(function, spelling)
-                if obstacle:
-                    instead = f"; it is offered as {legal[0]} instead" if legal else ""
-                    yield Refusal(name, obstacle + instead)
-                elif not (exact and _is_written(site, spelling)):
-                    yield Candidate(name, exact=exact, computes=str(function))
+            if site.facts["quantized"] and function != own:
+                reason = f"activation inside QDQ: its range was calibrated for {own or site.kind}"
+                yield Refusal(function.name, reason)
+            else:
+                yield from _ways(site, function, exact=function == own, contrib=contrib)
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the candidate's function in the candidate's spelling."""
         for function in self._functions(site):
-            for spelling in _ways(function):
-                if _name(function, spelling) == candidate.name:
+            for way in spellings_of(function):
+                if _name(function, way) == candidate.name:
                     if function.name == "Identity":
                         graph.bypass(site, site.reads)
                     else:
-                        write(graph, site, function, spelling, str(site.facts["dtype"]))
+                        write(graph, site, function, way, str(site.facts["dtype"]))
                     return
         raise PassError(
             f"site '{site.id}' has no candidate '{candidate.name}'; was the plan made with "
@@ -133,11 +123,34 @@ def _function(site: Site) -> Activation | None:
     """The function of a site; None for PRelu, whose slopes a site does not keep."""
     if site.kind == "PRelu":
         return None
-    own = {k: float(v) for k, v in site.facts.items() if k not in _FACTS}
-    return Activation.of(site.kind, **own)
+    parameters = {k: float(v) for k, v in site.facts.items() if k not in _FACTS}
+    return Activation.of(site.kind, **parameters)
 
 
-def _name(function: Activation, spelling: Spelling) -> str:
+def _ways(
+    site: Site, function: Activation, *, exact: bool, contrib: bool
+) -> Iterator[Candidate | Refusal]:
+    element, opset = str(site.facts["dtype"]), int(site.facts["opset"])
+    ways = [way for way in spellings_of(function) if not (exact and _is_there(site, way))]
+    obstacles = {way.name: way.obstacle(function, opset, element, contrib) for way in ways}
+    legal = next((name for name, obstacle in obstacles.items() if not obstacle), None)
+    for way in ways:
+        name, obstacle = _name(function, way), obstacles[way.name]
+        if obstacle:
+            yield Refusal(name, obstacle + (f"; {legal} is offered instead" if legal else ""))
+        else:
+            yield Candidate(name, exact, computes=str(function))
+
+
+def _is_there(site: Site, way: Spelling) -> bool:
+    """Whether the site is spelled that way already, in whatever order."""
+    function = _function(site)
+    found = sorted(str(site.facts["spelling"]).split("+"))
+    return function is not None and found == sorted(way.operators(function))
+
+
+def _name(function: Activation, way: Spelling) -> str:
     title = "HardTanh" if function == _HARD_TANH else function.name
-    ways = spellings_of(function)
-    return title if len(ways) == 1 or spelling == ways[0] else f"{title} as {spelling.name}"
+    if way.name == function.name or len(spellings_of(function)) == 1:
+        return title
+    return f"{title} as {way.name}"

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 _MOST_TERMS = 12
-_HIGHEST_DEGREE = 6
+_HIGHEST_DEGREE = 4
+_DEEPEST = 2  # Mish is x·tanh(softplus(x))
 # Relative size below which a sum of two coefficients counts as cancelled.
 _CANCELLED = 1e-7
 
@@ -37,11 +39,16 @@ class Atom:
     numbers: tuple[float, ...] = ()
     name: str = field(default="x", compare=False)
     argument: Form | None = field(default=None, compare=False)
+    depth: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, name: str, argument: Form) -> Atom:
         """The function `name` of a form that is normal for it already."""
-        return cls(f"{name}({argument.skeleton})", argument.numbers, name, argument)
+        atoms = [atom for monomial, _ in argument.terms for atom in monomial]
+        depth = 1 + max((atom.depth for atom in atoms), default=0)
+        if depth > _DEEPEST:
+            raise TooComplex
+        return cls(f"{name}({argument.skeleton})", argument.numbers, name, argument, depth)
 
 
 Monomial = tuple[Atom, ...]
@@ -49,32 +56,41 @@ Monomial = tuple[Atom, ...]
 
 @dataclass(frozen=True, init=False)
 class Form:
-    """A sum of products of atoms with non-zero coefficients."""
+    """A sum of products of atoms with non-zero coefficients, in a fixed order."""
 
     terms: tuple[tuple[Monomial, float], ...]
-    skeleton: str
-    numbers: tuple[float, ...]
 
     def __init__(self, terms: Mapping[Monomial, float]) -> None:
-        kept = tuple(sorted((item for item in terms.items() if item[1] != 0), key=_order))
+        kept = [item for item in terms.items() if item[1] != 0]
+        if len(kept) > 1:
+            kept.sort(key=_order)
         if len(kept) > _MOST_TERMS or any(len(monomial) > _HIGHEST_DEGREE for monomial, _ in kept):
             raise TooComplex
-        object.__setattr__(self, "terms", kept)
-        names = ["·".join(atom.skeleton for atom in monomial) or "1" for monomial, _ in kept]
-        object.__setattr__(self, "skeleton", "+".join(names))
-        numbers: list[float] = []
-        for monomial, coefficient in kept:
-            numbers.append(coefficient)
+        object.__setattr__(self, "terms", tuple(kept))
+
+    @cached_property
+    def skeleton(self) -> str:
+        """The form without its numbers."""
+        return "+".join(
+            "·".join(atom.skeleton for atom in monomial) or "1" for monomial, _ in self.terms
+        )
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """All numbers in order: of each term the coefficient, then those of its atoms."""
+        found: list[float] = []
+        for monomial, coefficient in self.terms:
+            found.append(coefficient)
             for atom in monomial:
-                numbers += atom.numbers
-        object.__setattr__(self, "numbers", tuple(numbers))
+                found += atom.numbers
+        return tuple(found)
 
     @property
     def constant(self) -> float | None:
         """The value of a form without atoms; None for any other."""
         if not self.terms:
             return 0.0
-        return self.terms[0][1] if self.skeleton == "1" else None
+        return self.terms[0][1] if len(self.terms) == 1 and not self.terms[0][0] else None
 
     @property
     def is_nonlinear(self) -> bool:
@@ -178,6 +194,18 @@ def _single(form: Form, name: str) -> tuple[float, Form, float] | None:
     return None if argument is None else (scale, argument, offset)
 
 
+def _capped(form: Form) -> tuple[Form, float] | None:
+    """(q, c) with c > 0 where the form is min(q, c), that is q − a·relu(r) with q = a·r + c."""
+    for monomial, coefficient in form.terms:
+        if len(monomial) == 1 and monomial[0].name == "relu" and coefficient < 0:
+            inner = monomial[0].argument or EMPTY
+            q = form - Form({monomial: coefficient})
+            bound = (q + inner * coefficient).constant
+            if bound is not None and bound > 0:
+                return q, bound
+    return None
+
+
 def relu(p: Form) -> Form:
     """max(p, 0)."""
     value = p.constant
@@ -190,6 +218,10 @@ def relu(p: Form) -> Form:
             return p
         if offset > 0 and scale < 0:  # max(b − a·relu(q), 0) = b − b·clip01(a/b·q)
             return offset - offset * clip01(q * (-scale / offset))
+    capped = _capped(p)
+    if capped is not None:
+        q, bound = capped
+        return bound * clip01(q * (1 / bound))
     if p.leading < 0:
         return p + relu(-p)
     return p.leading * _apply("relu", p * (1 / p.leading))

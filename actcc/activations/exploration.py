@@ -7,27 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 
 from actcc.activations.algebra import Form, TooComplex, X, number
-from actcc.activations.operators import RULES
+from actcc.activations.operators import FLOAT_BYTES, RULES
+from actcc.activations.references import resembling
 from actcc.graph import Graph, Node, Shape, Tensor
 
 _LONGEST = 16  # nodes; GELU by tanh in a half precision model takes 13
 _EXACT, _HALF, _BRAIN = 1e-5, 1.5e-3, 1.2e-2  # of the constants of a spelling, relative
-_ITEM_BYTES: Mapping[int, int] = {
-    onnx.TensorProto.FLOAT16: 2,
-    onnx.TensorProto.BFLOAT16: 2,
-    onnx.TensorProto.FLOAT: 4,
-    onnx.TensorProto.DOUBLE: 8,
-}
 
 
 @dataclass(frozen=True)
 class Scalar:
     """A constant tensor all of whose elements are equal."""
 
-    value: float
+    form: Form
     shape: tuple[int, ...]
     tolerance: float
 
@@ -96,7 +90,8 @@ class Explorer:
             alias: a tensor that is taken for `source`, to see what the graph would compute then.
         """
         starts = [source] if alias is None else [source, alias]
-        known = {id(tensor): Derived(tensor, X) for tensor in starts}
+        # None for functions of the source that are too complex to follow.
+        known: dict[int, Derived | None] = {id(tensor): Derived(tensor, X) for tensor in starts}
         waiting: list[int] = []
         for tensor in starts:
             self._push(tensor.outputs, waiting)
@@ -110,12 +105,14 @@ class Explorer:
             done.add(position)
             node = self.nodes[position]
             result = self._evaluate(node, position, known, source)
-            if isinstance(result, Gate):
-                gates.append(result)
-            elif result is not None and id(result.tensor) not in known:
+            if isinstance(result, Derived) and id(result.tensor) not in known:
                 known[id(result.tensor)] = result
                 derived.append(result)
                 self._push(result.tensor.outputs, waiting)
+                continue
+            known |= {id(tensor): None for tensor in node.outputs if id(tensor) not in known}
+            if isinstance(result, Gate):
+                gates.append(result)
         return Exploration(tuple(derived), tuple(gates))
 
     def _push(self, readers: Iterable[Node], waiting: list[int]) -> None:
@@ -125,24 +122,28 @@ class Explorer:
                 heapq.heappush(waiting, position)
 
     def _evaluate(
-        self, node: Node, position: int, known: Mapping[int, Derived], source: Tensor
+        self, node: Node, position: int, known: Mapping[int, Derived | None], source: Tensor
     ) -> Derived | Gate | None:
+        other: Tensor | None = None
         operands: list[Form | None] = []
         parts: list[Derived] = []
         scalars: list[Scalar] = []
         for tensor in node.inputs:
-            part = known.get(id(tensor))
-            scalar = None
-            if part is not None:
+            if id(tensor) in known:
+                part = known[id(tensor)]
+                if part is None:
+                    return None
                 parts.append(part)
                 operands.append(part.form)
             elif tensor.is_empty():
                 operands.append(None)
-            elif (scalar := self._scalar(tensor, source)) is not None:
+            elif scalar := self._scalar(tensor, source):
                 scalars.append(scalar)
-                operands.append(number(scalar.value))
+                operands.append(scalar.form)
             else:
-                return _gate(node, tensor, known)
+                other = tensor
+        if other is not None:
+            return _gate(node, other, known)
         nodes = frozenset({position}).union(*(part.nodes for part in parts))
         if len(nodes) > _LONGEST or len(node.outputs) != 1:
             return None
@@ -153,16 +154,18 @@ class Explorer:
             return None  # TypeError: an attribute or operand that the rule does not know
         widths = [part.narrowest for part in parts if part.narrowest is not None]
         if node.op == "Cast":
-            widths.append(_ITEM_BYTES[node.attrs["to"]])
+            widths.append(FLOAT_BYTES[node.attrs["to"]])
         return Derived(
             tensor=node.outputs[0],
             form=form,
             nodes=nodes,
             constants=(
                 *(value for part in parts for value in part.constants),
-                *(scalar.value for scalar in scalars),
+                *(scalar.form.constant or 0.0 for scalar in scalars),
             ),
-            tolerance=max(item.tolerance for item in (*parts, *scalars)),
+            tolerance=max(
+                *(part.tolerance for part in parts), *(scalar.tolerance for scalar in scalars), 0.0
+            ),
             narrowest=min(widths) if widths else None,
         )
 
@@ -179,10 +182,10 @@ class Explorer:
         writer = tensor.inputs[0] if tensor.inputs else None
         if writer is not None and writer.op in ("Cast", "Identity") and not _domain(writer):
             inner = self._read_scalar(writer.inputs[0])
-            narrow = _ITEM_BYTES.get(writer.attrs.get("to", 0)) == 2
+            narrow = FLOAT_BYTES.get(writer.attrs.get("to", 0)) == 2
             if inner is None or not narrow:
                 return inner
-            return Scalar(inner.value, inner.shape, max(inner.tolerance, _HALF))
+            return Scalar(inner.form, inner.shape, max(inner.tolerance, _HALF))
         values = self.graph.constant(tensor)
         if values is None or values.size == 0 or values.dtype.kind not in "fiuV":
             return None
@@ -190,18 +193,20 @@ class Explorer:
         if values.size > 1 and not np.array_equal(values, np.broadcast_to(first, values.shape)):
             return None
         tolerance = {"float16": _HALF, "bfloat16": _BRAIN}.get(values.dtype.name, _EXACT)
-        return Scalar(float(first), tuple(values.shape), tolerance)
+        return Scalar(number(float(first)), tuple(values.shape), tolerance)
 
 
 def _domain(node: Node) -> str:
     return "" if node.domain in (None, "ai.onnx") else str(node.domain)
 
 
-def _gate(node: Node, other: Tensor, known: Mapping[int, Derived]) -> Gate | None:
-    parts = [known[id(tensor)] for tensor in node.inputs if id(tensor) in known]
-    if node.op == "Mul" and other.inputs and any(part.form.is_nonlinear for part in parts):
-        return Gate(node, other)
-    return None
+def _gate(node: Node, other: Tensor, known: Mapping[int, Derived | None]) -> Gate | None:
+    """A product that would start to look like an activation if both sides were one tensor."""
+    if node.op != "Mul" or not other.inputs:
+        return None
+    parts = [known.get(id(tensor)) for tensor in node.inputs]
+    forms = [part.form for part in parts if part is not None and part.form.is_nonlinear]
+    return Gate(node, other) if any(resembling(form * X) for form in forms) else None
 
 
 def _fits(constant: tuple[int, ...], shape: Shape | None) -> bool:

@@ -115,16 +115,16 @@ class Activation:
 
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small)
+    return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
 
 
 def _softplus(x: Array) -> Array:
-    return np.logaddexp(x, x.dtype.type(0))
+    return np.asarray(np.logaddexp(x, x.dtype.type(0)))
 
 
 def _clip(x: Array, function: Activation) -> Array:
     low = function.parameter("min", -np.inf)
-    return np.minimum(np.maximum(x, low), function.parameter("max", np.inf))
+    return np.asarray(np.minimum(np.maximum(x, low), function.parameter("max", np.inf)))
 
 
 def _negative_exponential(x: Array) -> Array:
@@ -153,7 +153,7 @@ def _hard_sigmoid(x: Array, alpha: float, beta: float) -> Array:
 
 def _gelu_tanh(x: Array) -> Array:
     inner = np.sqrt(2 / np.pi) * (x + GELU_TANH_CUBE * x * x * x)
-    return x / 2 * (1 + np.tanh(inner.astype(x.dtype)))
+    return np.asarray(x / 2 * (1 + np.tanh(inner.astype(x.dtype))))
 
 
 _FUNCTIONS: Mapping[str, Callable[[Array, Activation], Array]] = MappingProxyType(

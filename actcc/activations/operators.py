@@ -19,11 +19,14 @@ from actcc.activations.references import gelu, gelu_tanh, hard_sigmoid, leaky_re
 
 Rule: TypeAlias = Callable[..., Form]
 CONTRIB = "com.microsoft"
-FLOATS = (
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.DOUBLE,
+# Bytes of an element by floating-point type.
+FLOAT_BYTES: Mapping[int, int] = MappingProxyType(
+    {
+        onnx.TensorProto.FLOAT16: 2,
+        onnx.TensorProto.BFLOAT16: 2,
+        onnx.TensorProto.FLOAT: 4,
+        onnx.TensorProto.DOUBLE: 8,
+    }
 )
 
 
@@ -80,7 +83,7 @@ def _extreme(choose: Callable[[Form, Form], Form]) -> Rule:
 
 def _cast(p: Form, to: int = 0, saturate: int = 1) -> Form:
     del saturate  # for 8-bit floats only
-    if to not in FLOATS:
+    if to not in FLOAT_BYTES:
         raise TooComplex
     return p
 
@@ -97,7 +100,7 @@ def _swish(default: float) -> Rule:
     return lambda p, alpha=default: p * a.sigmoid(p * alpha)
 
 
-_ARITHMETIC: Mapping[str, Rule] = {
+_ARITHMETIC: dict[str, Rule] = {
     "Add": lambda p, q: p + q,
     "Sum": lambda *terms: a.total(terms),
     "Sub": lambda p, q: p - q,
@@ -115,7 +118,7 @@ _ARITHMETIC: Mapping[str, Rule] = {
     "Cast": _cast,
     "Identity": lambda p: p,
 }
-_ACTIVATIONS: Mapping[str, Rule] = {
+_ACTIVATIONS: dict[str, Rule] = {
     "Relu": a.relu,
     "Clip": _clip,
     "LeakyRelu": lambda p, alpha=0.01: leaky_relu(p, alpha),
@@ -134,17 +137,17 @@ _ACTIVATIONS: Mapping[str, Rule] = {
     "Gelu": _gelu,
     "Mish": lambda p: p * a.tanh(a.softplus(p)),
 }
-_CONTRIB: Mapping[str, Rule] = {
+_CONTRIB: dict[str, Rule] = {
     "QuickGelu": _swish(QUICK_GELU_ALPHA),
     "Gelu": lambda p: gelu(p),
     "FastGelu": _fast_gelu,
 }
 RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
     {
-        **{("", op): rule for op, rule in (_ARITHMETIC | _ACTIVATIONS).items()},
+        **{("", op): rule for op, rule in {**_ARITHMETIC, **_ACTIVATIONS}.items()},
         **{(CONTRIB, op): rule for op, rule in _CONTRIB.items()},
     }
 )
 ACTIVATION_OPERATORS = frozenset(
-    {("", op) for op in _ACTIVATIONS} | {(CONTRIB, op) for op in _CONTRIB}
+    (*(("", op) for op in _ACTIVATIONS), *((CONTRIB, op) for op in _CONTRIB))
 )

@@ -17,17 +17,10 @@ import onnx_graphsurgeon as gs
 
 from actcc.activations.exploration import Derived, Explorer, Gate
 from actcc.activations.functions import Activation
-from actcc.activations.operators import ACTIVATION_OPERATORS, CONTRIB
+from actcc.activations.operators import ACTIVATION_OPERATORS, CONTRIB, FLOAT_BYTES
 from actcc.activations.references import COMPOSITE, identify, resembling
 from actcc.graph import Graph, Node, Tensor, TensorType
 from actcc.site import Refusal
-
-_FLOATS = {
-    onnx.TensorProto.FLOAT16: 2,
-    onnx.TensorProto.BFLOAT16: 2,
-    onnx.TensorProto.FLOAT: 4,
-    onnx.TensorProto.DOUBLE: 8,
-}
 
 
 @dataclass(frozen=True)
@@ -167,7 +160,7 @@ class _Search:
                 self._miss(derived, f"is {activation}, but {reason}", activation.name)
             return
         if derived.narrowest is not None and (
-            derived.narrowest < _FLOATS[element] or self._element(derived.tensor) != element
+            derived.narrowest < FLOAT_BYTES[element] or self._element(derived.tensor) != element
         ):
             return  # what lies between the casts is looked at by itself
         leak = self._leak(derived)
@@ -261,7 +254,7 @@ class _Search:
     def _element(self, tensor: Tensor) -> int | None:
         """Element type of a floating-point tensor."""
         found = self._type(tensor)
-        return found.element if found is not None and found.element in _FLOATS else None
+        return found.element if found is not None and found.element in FLOAT_BYTES else None
 
     def inner_activations(self) -> list[tuple[int, Refusal]]:
         """Activations in subgraphs and functions, by the node that runs them."""

@@ -127,7 +127,7 @@ def _operator(name: str, opset: int) -> Spelling:
 
 def _contrib(name: str, **attributes: float) -> Spelling:
     return Spelling(
-        name,
+        f"{CONTRIB}.{name}",
         _BROADCASTING_OPSET,
         lambda f: _call(name, X, domain=CONTRIB, **attributes),
         CONTRIB,
@@ -168,9 +168,7 @@ def _celu_as_elu(f: Activation) -> Call:
 
 _ERF_GATE = _call("Add", _call("Erf", _call("Div", X, math.sqrt(2))), 1.0)
 _CUBE = _call("Mul", _call("Mul", X, X), X)
-_INNER = _call(
-    "Mul", _call("Add", X, _call("Mul", _CUBE, GELU_TANH_CUBE)), math.sqrt(2 / math.pi)
-)
+_INNER = _call("Mul", _call("Add", X, _call("Mul", _CUBE, GELU_TANH_CUBE)), math.sqrt(2 / math.pi))
 _TANH_GATE = _call("Add", _call("Tanh", _INNER), 1.0)
 _SIXTH = _call("Mul", _call("Clip", _call("Add", X, 3.0), 0.0, 6.0), 1 / 6)
 _QUICK_GATE = _call("Sigmoid", _call("Mul", X, QUICK_GELU_ALPHA))
@@ -231,7 +229,7 @@ _SPELLINGS: Mapping[str, tuple[Spelling, ...]] = MappingProxyType(
             _contrib("Gelu"),
         ),
         "GeluTanh": (
-            _with("Gelu", 20, _call("Gelu", X, approximate="tanh")),
+            _with("GeluTanh", 20, _call("Gelu", X, approximate="tanh")),
             _with("Tanh", 7, _call("Mul", _call("Mul", X, _TANH_GATE), 0.5)),
             _contrib("FastGelu"),
         ),
@@ -278,14 +276,13 @@ class _Writer:
     site: Site
     dtype: np.dtype[Any]
 
-    def prepare(self, call: Call) -> tuple[list[Any], dict[str, float | str]]:
+    def prepare(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
         """Operands and attributes of a call, with the nodes before it added."""
-        attributes = dict(call.attributes)
+        attributes: dict[str, Any] = dict(call.attributes)
         operands = list(call.operands)
         if call.operator == "Clip" and self.graph.opset < _CLIP_WITH_INPUTS:
-            for name, bound in zip(("min", "max"), operands[1:], strict=False):
-                if isinstance(bound, float):
-                    attributes[name] = bound
+            bounds = zip(("min", "max"), operands[1:], strict=False)
+            attributes |= {name: bound for name, bound in bounds if bound is not None}
             del operands[1:]
         while operands[-1] is None:
             operands.pop()

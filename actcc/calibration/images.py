@@ -196,7 +196,10 @@ def image_input(entry: ModelInput, preprocessing: Preprocessing) -> ImageInput:
     axis = 1 if layout == "NCHW" else 3
     height, width = (d for position, d in enumerate(entry.shape) if position not in (0, axis))
     if not isinstance(height, int) or not isinstance(width, int):
-        raise DataError(f"{subject}, of no fixed size; choose one with --shape {entry.name}=1x3x…")
+        example = "x".join(str(d) if isinstance(d, int) else "224" for d in entry.shape[1:])
+        raise DataError(
+            f"{subject}, of no fixed size; choose one, as with --shape {entry.name}=1x{example}"
+        )
     if entry.shape[axis] not in (preprocessing.channel_count, None) and isinstance(
         entry.shape[axis], int
     ):

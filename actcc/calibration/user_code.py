@@ -47,8 +47,11 @@ def load_function(specification: str, purpose: str, parameters: tuple[str, ...])
     call = f"{name}({', '.join(parameters)})"
     try:
         signature = inspect.signature(function)
+    except ValueError:  # made of a builtin, which does not say what it takes
+        return function
+    try:
         signature.bind(*parameters)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise DataError(
             f"{specification}: the {purpose} cannot be called as {call} ({error}); "
             f"define it as def {call}"

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from actcc.errors import ModelError
-from actcc.graph.graph import Array, Graph
+from actcc.graph.graph import Graph
+from actcc.graph.view import Array
 
 Feeds = Mapping[str, Array]
 Outputs = Mapping[str, Any]

@@ -143,8 +143,9 @@ def _restore_node(node: onnx.NodeProto, header: Header) -> None:
     original = header.original_nodes.get(node.name)
     if original is None or original.op_type != node.op_type:
         return
-    node.doc_string = original.doc_string
-    node.overload = original.overload
+    for field_name in ("doc_string", "overload"):
+        if original.HasField(field_name):
+            setattr(node, field_name, getattr(original, field_name))
     node.metadata_props.extend(original.metadata_props)
     present = {attribute.name: attribute for attribute in node.attribute}
     for attribute in original.attribute:

@@ -1,0 +1,193 @@
+"""The measured backend: what ONNX Runtime really takes on this machine.
+
+A candidate is priced in its fused context, because its whole neighbourhood runs at the runtime's
+full graph optimisation, which decides what fuses. The candidates of a neighbourhood and `keep` are
+timed interleaved. Sessions are made anew several times on the way: two sessions of the same graph
+differ by a per cent or more, because their tensors lie elsewhere in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actcc.backends.measure import Measurement, Run, interleaved, interleaved_anew
+from actcc.backends.onnx_layers import profiled_layers
+from actcc.backends.onnx_session import (
+    Settings,
+    bound_run,
+    host_values,
+    open_session,
+    read_settings,
+    session_source,
+    tool_text,
+)
+from actcc.backends.onnx_session import Source as SessionSource
+from actcc.errors import ActccError, TargetError
+from actcc.graph import Graph, structure_hash
+from actcc.latency_models import Profile
+from actcc.prices import LayerTime, Price, PriceQuery, Source, Timing, Unpriced
+from actcc.runtime import random_feeds
+from actcc.site import KEEP
+
+_BLOCKS = 4
+_FEEDS_SEED = 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One graph to time: what its sessions are made from, and what they are fed."""
+
+    source: SessionSource
+    values: Mapping[str, Any]
+
+
+class OnnxRuntimeBackend:
+    """Prices and times with ONNX Runtime on this machine.
+
+    Raises:
+        TargetError: the profile's settings do not fit, or name a provider that is not installed.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.settings: Settings = read_settings(profile)
+        self._tool = tool_text(self.settings)
+
+    @property
+    def tool(self) -> str:
+        """Runtime version, providers with their options, threads, level, and the processor."""
+        return self._tool
+
+    @property
+    def source(self) -> Source:
+        """Every figure is measured."""
+        return "measured"
+
+    @property
+    def cacheable(self) -> bool:
+        """A measurement takes half a second, so it is kept."""
+        return True
+
+    def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:
+        """A price for `keep` and each candidate; graphs of equal structure share one.
+
+        A candidate that the runtime cannot load or run is unpriced, and so is everything where
+        it cannot run the neighbourhood as it is.
+
+        Raises:
+            TargetError: an execution provider does not start on this machine.
+        """
+        graphs = {KEEP: query.baseline, **query.candidates}
+        with contextlib.ExitStack() as files:
+            structures, jobs, unpriced = self._jobs(graphs, files)
+            if KEEP in unpriced:
+                reason = f"the neighbourhood as it is cannot be timed: {unpriced[KEEP].reason}"
+                return dict.fromkeys(graphs, Unpriced(reason))
+            found = self._measure(list(jobs.values()))
+        by_structure = dict(zip(jobs, found, strict=True))
+        prices = {name: self._price(by_structure[key]) for name, key in structures.items()}
+        return {name: prices.get(name) or unpriced[name] for name in graphs}
+
+    def _jobs(
+        self, graphs: Mapping[str, Graph], files: contextlib.ExitStack
+    ) -> tuple[dict[str, str], dict[str, _Job], dict[str, Unpriced]]:
+        """Structure by candidate, job by structure, and what cannot be run; `keep` comes first."""
+        structures: dict[str, str] = {}
+        jobs: dict[str, _Job] = {}
+        unpriced: dict[str, Unpriced] = {}
+        fed: dict[object, Mapping[str, Any]] = {}
+        for name, graph in graphs.items():
+            try:
+                structure = structure_hash(graph)
+                if structure not in jobs:
+                    # Shared between the candidates: making random values can outlast a session.
+                    inputs = tuple((t.name, graph.types.get(t.name)) for t in graph.inputs)
+                    if inputs not in fed:
+                        fed[inputs] = host_values(random_feeds(graph, _FEEDS_SEED))
+                    job = _Job(files.enter_context(session_source(graph)), fed[inputs])
+                    self._prepare([job])
+                    jobs[structure] = job
+                structures[name] = structure
+            except TargetError:
+                raise
+            except ActccError as error:
+                unpriced[name] = Unpriced(str(error))
+        return structures, jobs, unpriced
+
+    def _prepare(self, jobs: Sequence[_Job]) -> list[Run]:
+        return [bound_run(open_session(job.source, self.settings), job.values) for job in jobs]
+
+    def _measure(self, jobs: Sequence[_Job]) -> list[Measurement]:
+        return interleaved_anew(
+            lambda: self._prepare(jobs),
+            blocks=_BLOCKS,
+            time_limit_s=self.settings.neighbourhood_seconds,
+            precision=self.settings.precision,
+        )
+
+    def _price(self, found: Measurement) -> Price:
+        # Zero only for `keep` itself and graphs of its structure.
+        if found.difference_ns == 0 and found.difference_noise_ns == 0:
+            return Price(found.latency_ns, 0.0, 0.0, self.source, self.tool)
+        placement = self.settings.placement_noise * found.latency_ns
+        noise = math.hypot(found.difference_noise_ns, placement)
+        difference = found.difference_ns if abs(found.difference_ns) > noise else 0.0
+        return Price(found.latency_ns, difference, noise, self.source, self.tool)
+
+    def time_models(self, models: Sequence[Graph]) -> list[Timing]:
+        """Whole models, interleaved, on random values.
+
+        Raises:
+            ModelError: the runtime cannot load or run a model, or a shape is not static.
+            TargetError: an execution provider does not start on this machine.
+        """
+        from actcc.memory import peak_memory
+
+        peaks = [peak_memory(model).peak_bytes for model in models]
+        with contextlib.ExitStack() as files:
+            jobs = [
+                _Job(
+                    files.enter_context(session_source(model)),
+                    host_values(random_feeds(model, _FEEDS_SEED)),
+                )
+                for model in models
+            ]
+            found = interleaved(
+                self._prepare(jobs),
+                time_limit_s=self.settings.model_seconds,
+                precision=self.settings.precision,
+            )
+        return [self._timing(one, peak) for one, peak in zip(found, peaks, strict=True)]
+
+    def _timing(self, found: Measurement, peak_bytes: int) -> Timing:
+        return Timing(
+            latency_ns=found.latency_ns,
+            noise_ns=found.latency_noise_ns,
+            source=self.source,
+            tool=self.tool,
+            peak_bytes=peak_bytes,
+            ratio=found.ratio,
+            ratio_noise=found.ratio_noise,
+        )
+
+    def layers(self, model: Graph) -> list[LayerTime]:
+        """Latency by node of the optimised graph, in the order of execution.
+
+        From the runtime's own profiler. Writing the profile costs time too, so its figures only
+        say how the latency is shared out; the rows add up to the latency without it.
+
+        Raises:
+            ModelError: the runtime cannot load or run the model, or a shape is not static.
+            TargetError: an execution provider does not start on this machine.
+        """
+        values = host_values(random_feeds(model, _FEEDS_SEED))
+        with session_source(model) as source:
+            (found,) = interleaved(
+                self._prepare([_Job(source, values)]),
+                time_limit_s=self.settings.model_seconds / 2,
+                precision=self.settings.precision,
+            )
+            return profiled_layers(model, source, values, self.settings, found.latency_ns)

@@ -1,0 +1,240 @@
+"""Sessions of the `onnxruntime` backend: what a target profile can choose, and sessions made so.
+
+`actcc.runtime` runs models for their numbers; these sessions are run for their time, with the
+execution providers, options and optimisation level of the profile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from actcc.errors import ModelError, TargetError
+from actcc.graph import Array, Graph
+from actcc.graph.files import EXTERNAL_DATA_THRESHOLD, weight_bytes, write_model
+from actcc.latency_models import Profile
+
+Source = bytes | str
+_FATAL_ONLY = 4  # ORT_LOGGING_LEVEL_FATAL: errors come as exceptions and are said once
+_LONGEST_REASON = 300
+
+
+class Provider(BaseModel):
+    """An execution provider with its own options, as ONNX Runtime names both."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Name and options, for the cache key."""
+        chosen = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({chosen})" if chosen else self.name
+
+
+class Settings(BaseModel):
+    """The section `[settings]` of a profile with `backend = "onnxruntime"`.
+
+    Attributes:
+        threads: that one operator may use; operators run one after another.
+        providers: in order of preference; a name, or a table with `name` and `options`.
+        optimization: the runtime's graph optimisation level.
+        neighbourhood_seconds: time for one neighbourhood with all its candidates.
+        model_seconds: time for one comparison of whole models.
+        precision: share of the latency at which a half width is small enough to stop.
+        placement_noise: share of the latency by which two sessions of one and the same graph
+            differ, because their tensors lie elsewhere in memory; half width at 99 %.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threads: int = Field(default=1, ge=1)
+    providers: tuple[Provider, ...] = Field(
+        default=(Provider(name="CPUExecutionProvider"),), min_length=1
+    )
+    optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+    neighbourhood_seconds: float = Field(default=0.5, gt=0)
+    model_seconds: float = Field(default=6.0, gt=0)
+    precision: float = Field(default=0.005, gt=0, lt=1)
+    placement_noise: float = Field(default=0.01, ge=0, lt=1)
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _names_are_providers(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+
+
+def read_settings(profile: Profile) -> Settings:
+    """The settings of a profile.
+
+    Raises:
+        TargetError: a field does not fit, or a provider is not part of the installed onnxruntime.
+    """
+    import onnxruntime
+
+    try:
+        settings = Settings(**profile.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise TargetError(
+            f"target '{profile.name}': 'settings.{where}': {first['msg']}; see docs/targets.md"
+        ) from error
+    available = onnxruntime.get_available_providers()
+    for provider in settings.providers:
+        if provider.name not in available:
+            raise TargetError(
+                f"target '{profile.name}': the installed onnxruntime has no execution provider "
+                f"'{provider.name}'; it has: {', '.join(available)}; install the onnxruntime "
+                "package that brings it, or name one of these"
+            )
+    return settings
+
+
+def tool_text(settings: Settings) -> str:
+    """Version and all settings that decide a latency, and the processor's name."""
+    import onnxruntime
+
+    threads = f"{settings.threads} thread{'' if settings.threads == 1 else 's'}"
+    providers = "+".join(provider.text for provider in settings.providers)
+    return (
+        f"onnxruntime {onnxruntime.__version__}, {providers}, {threads}, "
+        f"level {settings.optimization}, {processor_name()}"
+    )
+
+
+def processor_name() -> str:
+    """Name of this machine's processor, with family and model where the system gives them."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    if "model name" in found:
+        return f"{found['model name']} family {found.get('cpu family')} model {found.get('model')}"
+    if "CPU part" in found:
+        part = f"implementer {found.get('CPU implementer')} part {found['CPU part']}"
+        return f"{platform.machine()} {part}"
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+            return answer.stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def session_source(graph: Graph) -> Iterator[Source]:
+    """The graph in the form that sessions are made from; a file only where it is very large."""
+    proto = graph.to_proto()
+    if weight_bytes(proto) <= EXTERNAL_DATA_THRESHOLD:
+        yield proto.SerializeToString()
+        return
+    with tempfile.TemporaryDirectory(prefix="actcc-session-") as folder:
+        path = Path(folder) / "model.onnx"
+        write_model(proto, path, external=True)
+        yield str(path)
+
+
+def open_session(
+    source: Source, settings: Settings, adjust: Callable[[Any], None] = lambda options: None
+) -> Any:
+    """An `onnxruntime.InferenceSession`.
+
+    Args:
+        adjust: may set further fields of the `SessionOptions`.
+
+    Raises:
+        ModelError: the runtime cannot load the graph.
+        TargetError: a provider is installed but does not start on this machine.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    level = f"ORT_{'' if settings.optimization == 'disabled' else 'ENABLE_'}"
+    level += {"disabled": "DISABLE_ALL"}.get(settings.optimization, settings.optimization.upper())
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    # A session's idle threads must not spin while another session is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    adjust(options)
+    providers = [
+        (provider.name, {key: str(value) for key, value in provider.options.items()})
+        for provider in settings.providers
+    ]
+    try:
+        session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # the runtime raises a dozen unrelated types
+        raise ModelError(f"ONNX Runtime cannot load it: {one_line(error)}") from error
+    started = session.get_providers()
+    for provider in settings.providers:
+        if provider.name not in started:
+            raise TargetError(
+                f"the execution provider '{provider.name}' does not start on this machine; "
+                "check its driver and libraries, or name another in the target profile"
+            )
+    return session
+
+
+def host_values(feeds: Mapping[str, Array]) -> dict[str, Any]:
+    """Feeds as OrtValues that the runtime allocated, aligned as its own tensors are.
+
+    Raises:
+        ModelError: an element type that NumPy does not have.
+    """
+    import onnxruntime as ort
+
+    values = {}
+    for name, array in feeds.items():
+        try:
+            values[name] = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
+            values[name].update_inplace(array)
+        except Exception as error:  # the runtime raises a dozen unrelated types
+            raise ModelError(f"input '{name}' cannot be fed: {one_line(error)}") from error
+    return values
+
+
+def bound_run(session: Any, values: Mapping[str, Any]) -> Callable[[], object]:
+    """A function that runs the session once, with as little work around it as there can be.
+
+    Args:
+        values: from `host_values`.
+
+    Raises:
+        ModelError: the runtime refuses the values or fails while running.
+    """
+    names = [output.name for output in session.get_outputs()]
+    try:
+        if all(output.type.startswith("tensor(") for output in session.get_outputs()):
+            binding = session.io_binding()
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
+            for name in names:
+                binding.bind_output(name)
+            run: Callable[[], object] = partial(session.run_with_iobinding, binding)
+        else:
+            run = partial(session.run_with_ort_values, names, dict(values))
+        run()
+    except Exception as error:  # the runtime raises a dozen unrelated types
+        raise ModelError(f"ONNX Runtime cannot run it: {one_line(error)}") from error
+    return run
+
+
+def one_line(error: Exception) -> str:
+    """The error's message in one line of bearable length."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_REASON]

@@ -1,0 +1,288 @@
+"""From a graph to the operations that an NPU runs: what fuses, what stays apart, what is free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx_graphsurgeon as gs
+
+from actcc.activations import Match, find_activations
+from actcc.errors import ModelError
+from actcc.graph import Graph, Node, Tensor
+from actcc.graph.macs import Contraction, contraction
+from actcc.latency_models.npu_settings import ActivationRule, NpuSettings
+from actcc.memory import compile_time_tensors
+
+HOST = "host"
+_TWO_OPERANDS = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
+_ONNX_DOMAINS = (None, "", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the device runs as one.
+
+    Attributes:
+        name: of its first node.
+        op: ONNX operators or activations, joined by "+" where they fused.
+        kind: class of operator in the profile, or `HOST`.
+        nodes: names of the nodes that it computes.
+        reads, writes: feature maps in memory, by the name that they had when they were written.
+        work: multiply-accumulates, where there are any.
+        window: elements of a pooling window.
+        activation: the one that its results go through on the way to memory, "" for none.
+        lookup: whether they go through a table.
+        constants: elements of constant operands that are no weights of `work`.
+    """
+
+    name: str
+    op: str
+    kind: str
+    nodes: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    work: Contraction | None = None
+    window: int = 1
+    activation: str = ""
+    lookup: bool = False
+    constants: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph as an NPU runs it.
+
+    Attributes:
+        operations: in topological order; what is free is not among them.
+        scratch: elements that a node needs for itself, by node name, where one node is run as
+            several passes.
+    """
+
+    operations: tuple[Operation, ...]
+    scratch: Mapping[str, int]
+
+    @property
+    def fused(self) -> list[tuple[str, ...]]:
+        """Groups of nodes that run as one."""
+        return [op.nodes for op in self.operations if len(op.nodes) > 1]
+
+
+def lower(graph: Graph, settings: NpuSettings) -> Program:
+    """The operations of a graph on an NPU.
+
+    Raises:
+        ModelError: a shape is not static, or neither the NPU nor its host can run a node.
+    """
+    return _Lowering(graph, settings).program()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, settings: NpuSettings) -> None:
+        self._graph = graph
+        self._settings = settings
+        self._constants = compile_time_tensors(graph)
+        self._outputs = {tensor.name for tensor in graph.outputs}
+        self._operations: list[Operation] = []
+        self._writer: dict[str, int] = {}  # index of the operation that writes a tensor
+        self._origin: dict[str, str] = {}  # the tensor that a free node's output is
+        self._scratch: dict[str, int] = {}
+
+    def program(self) -> Program:
+        """All operations."""
+        recognised: dict[str, Match] = {}
+        for match in find_activations(self._graph):
+            if self._rule(match) is not None:
+                recognised.update((node.name, match) for node in match.nodes)
+        for node in self._graph.nodes():
+            match = recognised.get(node.name)
+            if match is not None:
+                if node.name == match.nodes[-1].name:
+                    self._add_activation(match)
+            elif not all(tensor.name in self._constants for tensor in node.outputs):
+                self._add_node(node)
+        return Program(tuple(self._operations), self._scratch)
+
+    def _rule(self, match: Match) -> ActivationRule | None:
+        rule = self._settings.activations.get(match.activation.name)
+        if rule is None or (rule.spelling == "operator" and len(match.nodes) > 1):
+            return None
+        return rule
+
+    # ---------------------------------------------------------------- activations
+
+    def _add_activation(self, match: Match) -> None:
+        rule = self._rule(match)
+        names = tuple(node.name for node in match.nodes)
+        label = match.activation.name
+        if rule is None or rule.unit != "passes":
+            unit = "lookup" if rule is None else rule.unit
+            self._apply(unit, label, names, match.reads, match.writes)
+            return
+        source, written = self._root(match.reads.name), match.writes.name
+        for position, op in enumerate(rule.passes):
+            reads = (source,) if position == 0 else (written,)
+            if op in _TWO_OPERANDS and position > 0:
+                reads = (source, written)
+            self._append(
+                Operation(
+                    name=names[0],
+                    op=f"{label} ({op})",
+                    kind=self._settings.operators[op],
+                    nodes=names,
+                    reads=reads,
+                    writes=(written,),
+                )
+            )
+        if len(rule.passes) > 1:
+            self._scratch[names[-1]] = self._elements(match.writes)
+
+    def _apply(
+        self, unit: str, label: str, names: tuple[str, ...], reads: Tensor, writes: Tensor
+    ) -> None:
+        """A clamp or lookup: part of the operation before it where that can take it."""
+        source = self._root(reads.name)
+        index = self._writer.get(source)
+        before = None if index is None else self._operations[index]
+        if index is not None and before is not None and self._fuses(before, source, names):
+            self._operations[index] = replace(
+                before,
+                op=f"{before.op}+{label}",
+                nodes=before.nodes + self._free_between(source) + names,
+                writes=(writes.name,),
+                activation=label,
+                lookup=unit == "lookup",
+            )
+            self._writer[writes.name] = index
+            return
+        self._append(Operation(names[0], label, unit, names, (source,), (writes.name,)))
+
+    def _fuses(self, before: Operation, source: str, names: tuple[str, ...]) -> bool:
+        """One activation fits behind an operation, and only if nothing else reads its input."""
+        if before.kind not in self._settings.fusing or before.activation:
+            return False
+        return set(self._readers(source)) <= set(names)
+
+    # ---------------------------------------------------------------- other nodes
+
+    def _add_node(self, node: Node) -> None:
+        kind = self._kind(node)
+        if kind == "free":
+            self._origin[node.outputs[0].name] = self._root(node.inputs[0].name)
+            return
+        if kind == "part":
+            return
+        if kind in ("clamp", "lookup"):
+            self._apply(kind, node.op, (node.name,), node.inputs[0], node.outputs[0])
+            return
+        work = contraction(self._graph, node)
+        operation = Operation(
+            name=node.name,
+            op=node.op,
+            kind=kind,
+            nodes=(node.name,),
+            reads=self._computed(node),
+            writes=tuple(t.name for t in node.outputs if not t.is_empty()),
+            work=work,
+            window=math.prod(node.attrs.get("kernel_shape", (1,))),
+            constants=0 if work is not None else self._constant_elements(node),
+        )
+        if kind == "join":
+            # An operand that something else reads too lies elsewhere and has to be copied.
+            copied = [t for t in operation.reads if self._readers(t) != [node.name]]
+            if not copied:
+                return
+            operation = replace(operation, reads=tuple(copied))
+        self._append(operation)
+
+    def _kind(self, node: Node) -> str:
+        if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
+            raise ModelError(
+                f"node '{node.name}' ({node.op}) holds a subgraph, whose cost depends on the data; "
+                "measure this model on the device, or remove the control flow"
+            )
+        if node.domain not in _ONNX_DOMAINS:
+            raise ModelError(
+                f"node '{node.name}': neither the NPU nor its host knows the operator "
+                f"{node.domain}.{node.op}; write it with ONNX operators"
+            )
+        kind = self._settings.operators.get(node.op, HOST)
+        if node.op == "Transpose" and self._disappears(node):
+            return "free"
+        if node.op == "Gather" and self._is_one_slice(node):
+            return self._settings.operators.get("Slice", HOST)
+        if node.op == "Div" and self._is_constant(node.inputs[1]):
+            # Multiplied by the reciprocal instead.
+            return self._settings.operators.get("Mul", HOST)
+        if kind in ("convolution", "matrix") and not self._has_constant_weights(node):
+            return HOST
+        return kind
+
+    def _disappears(self, node: Node) -> bool:
+        permutation = tuple(node.attrs.get("perm", ()))
+        return node.op == "Transpose" and permutation in self._settings.free_permutations
+
+    def _is_one_slice(self, node: Node) -> bool:
+        indices = self._graph.constant(node.inputs[1])
+        return indices is not None and indices.size == 1
+
+    def _has_constant_weights(self, node: Node) -> bool:
+        """The multipliers take weights from a stream that is written when the model is compiled."""
+        return contraction(self._graph, node) is not None and len(self._computed(node)) == 1
+
+    def _append(self, operation: Operation) -> None:
+        for tensor in operation.writes:
+            self._writer[tensor] = len(self._operations)
+        self._operations.append(operation)
+
+    # ---------------------------------------------------------------- tensors
+
+    def _root(self, tensor: str) -> str:
+        return self._origin.get(tensor, tensor)
+
+    def _is_constant(self, tensor: Tensor) -> bool:
+        return isinstance(tensor, gs.Constant) or tensor.name in self._constants
+
+    def _computed(self, node: Node) -> tuple[str, ...]:
+        """Feature maps that the node reads, each once."""
+        names = [t.name for t in node.inputs if not t.is_empty() and not self._is_constant(t)]
+        return tuple(dict.fromkeys(self._root(name) for name in names))
+
+    def _constant_elements(self, node: Node) -> int:
+        return sum(math.prod(t.shape) for t in node.inputs if isinstance(t, gs.Constant))
+
+    def _readers(self, root: str) -> list[str]:
+        """Names of the nodes that read a tensor, through free ones; "" for the graph's output."""
+        tensors = [root, *(node.outputs[0].name for node in self._free_behind(root))]
+        found = ["" for name in tensors if name in self._outputs]
+        for name in tensors:
+            readers = self._graph.consumers(name)
+            found += [reader.name for reader in readers if not self._is_free(reader, name)]
+        return found
+
+    def _free_between(self, root: str) -> tuple[str, ...]:
+        return tuple(node.name for node in self._free_behind(root))
+
+    def _free_behind(self, root: str) -> list[Node]:
+        """Nodes that do no more than hand the tensor on."""
+        found: list[Node] = []
+        pending = [root]
+        while pending:
+            name = pending.pop()
+            free = [node for node in self._graph.consumers(name) if self._is_free(node, name)]
+            found += free
+            pending += [node.outputs[0].name for node in free]
+        return found
+
+    def _is_free(self, node: Node, reads: str) -> bool:
+        kind = self._settings.operators.get(node.op)
+        if kind != "free" and not self._disappears(node):
+            return False
+        return bool(node.inputs[0].name == reads)
+
+    def _elements(self, tensor: Tensor) -> int:
+        found = self._graph.types.get(tensor.name)
+        if found is None:
+            raise ModelError(f"tensor '{tensor.name}' has no type; give --shape for the inputs")
+        return found.elements

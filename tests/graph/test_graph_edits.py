@@ -1,0 +1,370 @@
+"""Edits: insert, replace, bypass, remove, initializers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from actcc.errors import PassError
+from actcc.graph import Graph, Interface, verify
+from actcc.graph.compare import compare
+from actcc.runtime import random_feeds, run, session
+from actcc.site import Site
+
+ONE = np.ones(4, np.float32)
+
+
+def chain(**changes: str) -> Graph:
+    """x → Relu → Neg → Abs → y, with a weight."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[4] x) => (float[4] y) <float[4] w = {1.0, 2.0, 3.0, 4.0}>
+        { [relu] a = Relu(x)  [mul] b = Mul(a, w)  [neg] c = Neg(b)  [abs] y = Abs(c) }
+    """
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return Graph.load(onnx.parser.parse_model(text))
+
+
+def branching(outer: str) -> Graph:
+    """A graph whose If reads the tensor `outer` from inside its branches."""
+    return Graph.load(
+        onnx.parser.parse_model(
+            f"""
+            <ir_version: 8, opset_import: ["" : 17]>
+            net (float[4] x, bool c) => (float[4] y) {{
+              [relu] a = Relu(x)
+              [copy] b = Identity(a)
+              [if] y = If(c) <
+                then_branch = then_graph () => (float[4] t) {{ t = Neg({outer}) }},
+                else_branch = else_graph () => (float[4] e) {{ e = Abs({outer}) }}
+              >
+            }}
+            """
+        )
+    )
+
+
+def checked(graph: Graph, like: Graph) -> Graph:
+    verify(graph, Interface.of(like), ["test"])
+    onnx.checker.check_model(graph.to_proto(), full_check=True)
+    return graph
+
+
+def operators(graph: Graph) -> list[str]:
+    return [node.op for node in graph.nodes()]
+
+
+# ------------------------------------------------------------------------------ insert
+
+
+def test_an_inserted_node_has_a_new_output_that_can_be_read() -> None:
+    graph = chain()
+    doubled = graph.insert("Mul", ["a", np.float32(2)])
+    graph.set_input(graph.node("mul"), 0, doubled)
+    checked(graph, chain())
+    assert operators(graph) == ["Relu", "Mul", "Mul", "Neg", "Abs"]
+    result = run(session(graph), {"x": ONE})
+    np.testing.assert_allclose(result["y"], [2, 4, 6, 8])
+
+
+def test_an_inserted_node_of_another_domain_imports_it() -> None:
+    graph = chain()
+    swish = graph.insert("QuickGelu", ["a"], domain="com.microsoft", like="a", alpha=1.0)
+    graph.set_input(graph.node("mul"), 0, swish)
+    assert graph.opsets == {"": 17, "com.microsoft": 1}
+    assert graph.shape(swish) == (4,)
+    checked(graph, chain())
+
+
+def test_a_new_node_never_takes_a_name_that_is_there() -> None:
+    graph = chain(abs="actcc/Neg")
+    names = {node.name for node in graph.nodes()}
+    made = graph.insert("Neg", ["a"])
+    assert graph.producer(made).name not in names
+    assert made.name not in {"x", "y", "a", "b", "c", "w"}
+
+
+def test_nodes_made_inside_a_marking_say_who_made_them() -> None:
+    graph = chain()
+    with graph.marking("my-pass", "a", "LeakyRelu"):
+        graph.replace(Site(["relu"], "x", "a"), op="LeakyRelu", inputs=["x"], alpha=0.1)
+    node = next(n for n in graph.to_proto().graph.node if n.op_type == "LeakyRelu")
+    assert {p.key: p.value for p in node.metadata_props} == {
+        "actcc.pass": "my-pass",
+        "actcc.site": "a",
+        "actcc.candidate": "LeakyRelu",
+    }
+    again = Graph.load(graph.to_proto()).copy().to_proto()
+    assert next(n for n in again.graph.node if n.op_type == "LeakyRelu") == node
+
+
+# ------------------------------------------------------------------------------ replace
+
+
+def test_replacing_a_node_keeps_the_name_of_its_output() -> None:
+    graph = chain()
+    graph.replace(Site(["abs"], "c", "y"), op="Exp", inputs=["c"])
+    checked(graph, chain())
+    assert operators(graph) == ["Relu", "Mul", "Neg", "Exp"]
+
+
+def test_replacing_several_nodes_takes_them_all() -> None:
+    graph = chain()
+    graph.replace(Site(["mul", "neg"], "a", "c"), op="Mul", inputs=["a", np.float32(-1)])
+    checked(graph, chain())
+    assert operators(graph) == ["Relu", "Mul", "Abs"]
+    assert [t.name for t in graph.node("abs").inputs] == ["c"]
+
+
+def test_replacing_refuses_to_take_a_tensor_that_is_read_elsewhere() -> None:
+    graph = chain(**{"Abs(c)": "Add(c, b)"})
+    with pytest.raises(PassError, match="'b' inside the site is used outside it"):
+        graph.replace(Site(["mul", "neg"], "a", "c"), op="Neg", inputs=["a"])
+    checked(graph, chain())
+
+
+def test_replacing_refuses_to_take_an_output() -> None:
+    graph = chain(**{"(float[4] y)": "(float[4] y, float[4] b)"})
+    before = Interface.of(graph)
+    with pytest.raises(PassError, match="'b' inside the site is used outside it"):
+        graph.replace(Site(["mul", "neg"], "a", "c"), op="Neg", inputs=["a"])
+    verify(graph, before, ["test"])
+
+
+def test_replacing_refuses_to_take_a_tensor_that_a_subgraph_reads() -> None:
+    graph = branching("a")
+    with pytest.raises(PassError, match="'a' inside the site is used outside it"):
+        graph.replace(Site(["relu", "copy"], "x", "b"), op="Relu", inputs=["x"])
+
+
+def test_a_node_that_is_gone_is_said_to_be_gone() -> None:
+    graph = chain()
+    site = Site(["neg"], "b", "c")
+    graph.replace(site, op="Exp", inputs=["b"])
+    with pytest.raises(PassError, match="no node 'neg'; it may have been rewritten already"):
+        graph.replace(site, op="Exp", inputs=["b"])
+
+
+# ------------------------------------------------------------------------------ bypass
+
+
+def test_bypassing_a_node_lets_its_readers_read_the_source() -> None:
+    graph = chain()
+    graph.bypass(Site(["mul"], "a", "b"), "a")
+    checked(graph, chain())
+    assert operators(graph) == ["Relu", "Neg", "Abs"]
+    assert "w" not in {t.name for t in graph.to_proto().graph.initializer}
+
+
+def test_bypassing_the_last_node_keeps_the_name_of_the_output() -> None:
+    graph = chain()
+    graph.bypass(Site(["abs"], "c", "y"), "c")
+    checked(graph, chain())
+    assert operators(graph) == ["Relu", "Mul", "Neg"]
+    assert [t.name for t in graph.node("neg").outputs] == ["y"]
+
+
+def test_bypassing_the_last_node_keeps_other_readers_of_the_source() -> None:
+    graph = chain(**{"(float[4] y)": "(float[4] y, float[4] d)", "Abs(c)": "Abs(c) d = Exp(c)"})
+    before = graph.copy()
+    graph.bypass(Site(["abs"], "c", "y"), "c")
+    checked(graph, before)
+    assert [t.name for t in next(graph.nodes("Exp")).inputs] == ["y"]
+
+
+def test_an_identity_stays_between_an_input_and_an_output() -> None:
+    graph = chain()
+    graph.bypass(Site(["relu", "mul", "neg", "abs"], "x", "y"), "x")
+    checked(graph, chain())
+    assert operators(graph) == ["Identity"]
+
+
+def test_an_identity_stays_between_two_outputs() -> None:
+    graph = chain(**{"(float[4] y)": "(float[4] y, float[4] c)"})
+    before = graph.copy()
+    graph.bypass(Site(["abs"], "c", "y"), "c")
+    checked(graph, before)
+    assert operators(graph) == ["Relu", "Mul", "Neg", "Identity"]
+
+
+def test_a_tensor_that_a_subgraph_reads_keeps_its_name() -> None:
+    before = branching("b")
+    graph = before.copy()
+    graph.bypass(Site(["copy"], "a", "b"), "a")
+    checked(graph, before)
+    assert operators(graph) == ["Relu", "If"]
+    for choice in (True, False):
+        feeds = {"x": np.array([-1, 2, -3, 4], np.float32), "c": np.array(choice)}
+        assert compare(before, graph, [feeds]).agrees(0)
+
+
+def test_an_identity_stays_before_a_subgraph_that_reads_what_an_input_gives() -> None:
+    before = branching("a")
+    graph = before.copy()
+    graph.bypass(Site(["relu"], "x", "a"), "x")
+    checked(graph, before)
+    assert operators(graph) == ["Identity", "If"]
+
+
+def test_it_is_known_which_tensors_subgraphs_read() -> None:
+    graph = branching("a")
+    assert graph.is_read_in_subgraph("a")
+    assert not graph.is_read_in_subgraph("x")
+    assert len(graph.consumers("a")) == 3
+
+
+# ------------------------------------------------------------------------------ initializers
+
+
+def test_a_new_initializer_never_overwrites_one() -> None:
+    graph = chain()
+    new = graph.initializer("w", np.zeros(4, np.float32))
+    assert new.name == "w_1"
+    graph.set_input(graph.node("mul"), 1, new)
+    newer = graph.initializer("w", np.ones(4, np.float32))
+    assert newer.name == "w_2"
+
+
+def test_an_initializer_takes_no_name_of_a_node_or_of_a_tensor_in_a_subgraph() -> None:
+    graph = branching("a")
+    taken = {graph.initializer(name, ONE).name for name in ("relu", "a", "t", "x", "y")}
+    assert taken == {"relu_1", "a_1", "t_1", "x_1", "y_1"}
+
+
+def test_changing_a_shared_weight_for_one_node_leaves_the_other_as_it_is() -> None:
+    graph = chain(**{"Neg(b)": "Mul(b, w)"})
+    graph.set_input(graph.node("mul"), 1, graph.initializer("w", np.zeros(4, np.float32)))
+    np.testing.assert_array_equal(graph.constant("w"), [1, 2, 3, 4])
+    assert [t.name for t in graph.node("neg").inputs] == ["b", "w"]
+
+
+def test_a_copy_shares_weights_but_not_their_replacement() -> None:
+    graph = chain()
+    twin = graph.copy()
+    twin.set_input(twin.node("mul"), 1, np.zeros(4, np.float32))
+    np.testing.assert_array_equal(run(session(graph), {"x": ONE})["y"], [1, 2, 3, 4])
+    np.testing.assert_array_equal(run(session(twin), {"x": ONE})["y"], [0, 0, 0, 0])
+
+
+def test_freezing_turns_overridable_initializers_into_constants() -> None:
+    graph = chain(**{"(float[4] x)": "(float[4] x, float[4] w)", "ir_version: 8": "ir_version: 3"})
+    before = Interface.of(graph)
+    assert graph.constant("w") is None
+    assert graph.freeze_initializers() == ["w"]
+    np.testing.assert_array_equal(graph.constant("w"), [1, 2, 3, 4])
+    verify(graph, before, ["test"])
+    result = graph.to_proto()
+    assert [i.name for i in result.graph.input] == ["x"]
+    assert result.ir_version == 4
+
+
+# ------------------------------------------------------------------------------ other edits
+
+
+def test_an_input_can_be_appended() -> None:
+    graph = Graph.load(
+        onnx.parser.parse_model(
+            """
+            <ir_version: 8, opset_import: ["" : 17]>
+            net (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1.0, 0.0, 0.0, 1.0}>
+            { [gemm] y = Gemm(x, w) }
+            """
+        )
+    )
+    graph.append_input(graph.node("gemm"), np.array([1, 2], np.float32))
+    result = run(session(graph), {"x": np.zeros((1, 2), np.float32)})
+    np.testing.assert_array_equal(result["y"], [[1, 2]])
+
+
+def test_an_attribute_can_be_set() -> None:
+    graph = Graph.load(
+        onnx.parser.parse_model(
+            """
+            <ir_version: 8, opset_import: ["" : 17]>
+            net (float[2] x) => (float[2] y) { [act] y = LeakyRelu<alpha=0.5>(x) }
+            """
+        )
+    )
+    graph.set_attribute(graph.node("act"), "alpha", 0.25)
+    result = run(session(graph), {"x": np.full(2, -4, np.float32)})
+    np.testing.assert_array_equal(result["y"], [-1, -1])
+
+
+def test_pruning_takes_what_nothing_reads_and_nothing_else() -> None:
+    graph = chain()
+    graph.insert("Exp", [graph.insert("Neg", ["a"])])
+    assert len(operators(graph)) == 6
+    graph.prune()
+    assert operators(graph) == ["Relu", "Mul", "Neg", "Abs"]
+
+
+def test_equal_nodes_are_told_apart() -> None:
+    graph = chain(
+        **{"(float[4] y)": "(float[4] y, float[4] d)", "Abs(c)": "Abs(c) [twin] d = Abs(c)"}
+    )
+    before = graph.copy()
+    graph.replace(Site(["twin"], "c", "d"), op="Exp", inputs=["c"])
+    checked(graph, before)
+    assert [t.name for t in graph.node("abs").outputs] == ["y"]
+
+
+# ------------------------------------------------------------------------------ questions
+
+
+def test_nodes_are_found_by_attribute_and_by_constant_input_alike() -> None:
+    old = Graph.load(
+        onnx.parser.parse_model(
+            """
+            <ir_version: 4, opset_import: ["" : 6]>
+            net (float[4] x) => (float[4] y) { y = Clip<min=0.0, max=6.0>(x) }
+            """
+        )
+    )
+    new = Graph.load(
+        onnx.parser.parse_model(
+            """
+            <ir_version: 8, opset_import: ["" : 17]>
+            net (float[4] x) => (float[4] y) <float l = {0.0}>
+            { h = Constant<value_float = 6.0>()  y = Clip(x, l, h) }
+            """
+        )
+    )
+    for graph in (old, new):
+        assert len(list(graph.nodes("Clip", min=0, max=6))) == 1
+        assert not list(graph.nodes("Clip", min=0, max=1))
+        assert not list(graph.nodes("Clip", low=0))
+        clip = next(graph.nodes("Clip"))
+        assert graph.argument(clip, "max") == 6
+        assert graph.argument(clip, "absent", "nothing") == "nothing"
+
+
+def test_an_operator_of_another_domain_is_not_taken_for_onnx() -> None:
+    graph = chain()
+    graph.insert("Gelu", ["a"], domain="com.microsoft")
+    assert not list(graph.nodes("Gelu"))
+
+
+def test_producers_and_consumers_are_known() -> None:
+    graph = chain(**{"Abs(c)": "Add(c, a)"})
+    assert graph.producer("x") is None
+    assert graph.producer("w") is None
+    assert graph.producer("b").name == "mul"
+    assert [node.name for node in graph.consumers("a")] == ["mul", "abs"]
+    assert graph.consumers("y") == []
+
+
+def test_a_node_that_reads_a_tensor_twice_is_one_consumer() -> None:
+    graph = chain(**{"Abs(c)": "Mul(c, c)"})
+    assert [node.name for node in graph.consumers("c")] == ["abs"]
+
+
+def test_types_follow_an_edit() -> None:
+    graph = chain()
+    assert graph.shape("c") == (4,)
+    wide = graph.insert("Unsqueeze", ["a", np.array([0])])
+    assert graph.shape(wide) == (1, 4)
+    assert graph.dtype(wide) == np.float32
+    feeds = random_feeds(graph, 0)
+    assert feeds["x"].shape == (4,)

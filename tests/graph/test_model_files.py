@@ -1,0 +1,246 @@
+"""Reading and writing model files."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from actcc.errors import ModelError
+from actcc.graph import Graph
+from actcc.graph.files import write_model, write_text
+from actcc.runtime import run, session
+
+WEIGHTS = np.arange(1024, dtype=np.float32).reshape(4, 256)
+
+
+def linear_model() -> onnx.ModelProto:
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        linear (float[1,4] x) => (float[1,256] y) { y = MatMul(x, w) }
+        """
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(WEIGHTS, "w"))
+    return model
+
+
+def save_external(folder: Path) -> Path:
+    path = folder / "model.onnx"
+    onnx.save_model(linear_model(), path, save_as_external_data=True, location="weights.bin")
+    return path
+
+
+def relocate(path: Path, location: str) -> None:
+    model = onnx.load(path, load_external_data=False)
+    entry = next(e for e in model.graph.initializer[0].external_data if e.key == "location")
+    entry.value = location
+    path.write_bytes(model.SerializeToString())
+
+
+def weights_of(graph: Graph) -> np.ndarray:
+    values = graph.constant("w")
+    assert values is not None
+    return values
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"absent\.onnx: no such file; give the path"):
+        Graph.load(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00\x01\x02 this is no model \xff" * 20, b"# a text file\nwith lines\n"],
+    ids=["empty", "bytes", "text"],
+)
+def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not an ONNX model") as caught:
+        Graph.load(path)
+    assert "\n" not in str(caught.value)
+    assert "bad.onnx" in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.999])
+def test_a_truncated_model_is_refused(tmp_path: Path, share: float) -> None:
+    data = linear_model().SerializeToString()
+    path = tmp_path / "short.onnx"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ModelError, match=r"short\.onnx: not an ONNX model"):
+        Graph.load(path)
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        Graph.load(tmp_path)
+
+
+def test_a_model_without_opset_is_refused() -> None:
+    model = linear_model()
+    del model.opset_import[:]
+    with pytest.raises(ModelError, match="names no ONNX opset"):
+        Graph.load(model)
+
+
+def test_missing_external_data_is_named(tmp_path: Path) -> None:
+    path = save_external(tmp_path)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"'weights\.bin' of 'w' is missing"):
+        Graph.load(path)
+
+
+def test_truncated_external_data_is_refused(tmp_path: Path) -> None:
+    path = save_external(tmp_path)
+    (tmp_path / "weights.bin").write_bytes(b"\x00" * 100)
+    with pytest.raises(ModelError, match=r"external data of 'w'.*copy the data file again"):
+        Graph.load(path)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "a/../../weights.bin"])
+def test_external_data_outside_the_folder_is_refused(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = save_external(folder)
+    (tmp_path / "weights.bin").write_bytes((folder / "weights.bin").read_bytes())
+    relocate(path, location)
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        Graph.load(path)
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = save_external(folder)
+    (folder / "weights.bin").rename(tmp_path / "weights.bin")
+    (folder / "weights.bin").symlink_to(tmp_path / "weights.bin")
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        Graph.load(path)
+
+
+# ------------------------------------------------------------------------------ external data
+
+
+def test_external_data_is_loaded(tmp_path: Path) -> None:
+    graph = Graph.load(save_external(tmp_path))
+    np.testing.assert_array_equal(weights_of(graph), WEIGHTS)
+
+
+def test_external_data_in_a_sub_folder_is_loaded(tmp_path: Path) -> None:
+    path = save_external(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "weights.bin").rename(tmp_path / "data" / "weights.bin")
+    relocate(path, "data/weights.bin")
+    np.testing.assert_array_equal(weights_of(Graph.load(path)), WEIGHTS)
+
+
+def test_a_model_saved_with_external_data_is_the_same_model(tmp_path: Path) -> None:
+    Graph.load(linear_model()).save(tmp_path / "out.onnx", external=True)
+    assert (tmp_path / "out.onnx.data").stat().st_size >= WEIGHTS.nbytes
+    assert (tmp_path / "out.onnx").stat().st_size < 1024
+    np.testing.assert_array_equal(weights_of(Graph.load(tmp_path / "out.onnx")), WEIGHTS)
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    result = run(session(tmp_path / "out.onnx"), feeds)
+    np.testing.assert_allclose(result["y"], feeds["x"] @ WEIGHTS)
+
+
+def test_weights_over_the_threshold_go_to_a_file_beside_the_model(tmp_path: Path) -> None:
+    write_model(linear_model(), tmp_path / "out.onnx", threshold=WEIGHTS.nbytes - 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.onnx", "out.onnx.data"]
+    np.testing.assert_array_equal(weights_of(Graph.load(tmp_path / "out.onnx")), WEIGHTS)
+
+
+def test_weights_up_to_the_threshold_stay_in_the_model(tmp_path: Path) -> None:
+    write_model(linear_model(), tmp_path / "out.onnx", threshold=WEIGHTS.nbytes)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+
+
+def test_a_model_can_be_saved_over_itself_with_its_external_data(tmp_path: Path) -> None:
+    Graph.load(linear_model()).save(tmp_path / "model.onnx", external=True)
+    graph = Graph.load(tmp_path / "model.onnx")
+    graph.save(tmp_path / "model.onnx", external=True)
+    np.testing.assert_array_equal(weights_of(Graph.load(tmp_path / "model.onnx")), WEIGHTS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+
+
+# ------------------------------------------------------------------------------ writing
+
+
+def test_nothing_but_the_model_is_left_in_the_folder(tmp_path: Path) -> None:
+    Graph.load(linear_model()).save(tmp_path / "out.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.onnx"
+    path.write_bytes(b"old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(onnx, "save_model", full)
+    with pytest.raises(ModelError, match=r"out\.onnx: cannot be written \(No space left"):
+        Graph.load(linear_model()).save(path)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+
+
+def test_a_write_broken_off_half_way_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: onnx.ModelProto, path: Path, **__: object) -> None:
+        Path(path).write_bytes(b"half a mod")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(onnx, "save_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Graph.load(linear_model()).save(tmp_path / "out.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist; create it first"):
+        Graph.load(linear_model()).save(tmp_path / "absent" / "out.onnx")
+
+
+def test_a_written_model_can_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    Graph.load(linear_model()).save(tmp_path / "out.onnx")
+    write_text(tmp_path / "plan.json", "{}")
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_path_relative_to_the_working_folder_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Graph.load(linear_model()).save("out.onnx")
+    assert (tmp_path / "out.onnx").is_file()
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_text(tmp_path / "plan.json", "{}")
+    assert (tmp_path / "plan.json").read_text() == "{}"
+    with pytest.raises(ModelError, match="cannot be written"):
+        write_text(tmp_path / "absent" / "plan.json", "{}")
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_loading_and_saving_leave_the_callers_proto_as_it_is(tmp_path: Path) -> None:
+    model = linear_model()
+    before = model.SerializeToString(deterministic=True)
+    graph = Graph.load(model)
+    graph.save(tmp_path / "out.onnx", external=True)
+    graph.set_input(graph.node(next(graph.nodes()).name), 1, WEIGHTS * 2)
+    session(model, external_threshold=1)
+    assert model.SerializeToString(deterministic=True) == before

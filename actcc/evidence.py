@@ -12,11 +12,11 @@ from actcc.accuracy.fidelity import FidelityReference
 from actcc.budget import Budget
 from actcc.calibration import SampleSet
 from actcc.graph import Graph
+from actcc.pass_api import Pass
 from actcc.prices import Price
 from actcc.pricing import SitePrices, price_sites
 from actcc.program import Evidence
 from actcc.progress import Progress
-from actcc.pass_api import Pass
 from actcc.site import Candidate, OfferedSite
 from actcc.site_memory import memory_steps
 from actcc.targets import Target

@@ -12,8 +12,8 @@ from actcc.activations import find_activations
 from actcc.graph import Graph, Shape, static_types
 from actcc.graph.macs import count_macs, count_parameters
 from actcc.normalize import normalize
-from actcc.prices import LayerTime, Source
 from actcc.pass_api import discover, find_sites
+from actcc.prices import LayerTime, Source
 from actcc.site import Refusal
 from actcc.targets import Target, load_target
 

@@ -29,50 +29,14 @@ from actcc.graph import Graph, Node, Tensor
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"})
 FORMAT_CHANGES = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear"})
-_ELEMENT_WISE = frozenset(
-    [
-        "Abs",
-        "Add",
-        "BatchNormalization",
-        "Ceil",
-        "Celu",
-        "Clip",
-        "Cos",
-        "Div",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Log",
-        "Max",
-        "Min",
-        "Mish",
-        "Mul",
-        "Neg",
-        "PRelu",
-        "Pow",
-        "QuickGelu",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Sub",
-        "Sum",
-        "Swish",
-        "Tanh",
-        "ThresholdedRelu",
-    ]
-)
+# fmt: off
+_ELEMENT_WISE = frozenset({
+    "Abs", "Add", "BatchNormalization", "Ceil", "Celu", "Clip", "Cos", "Div", "Elu", "Erf", "Exp",
+    "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul",
+    "Neg", "PRelu", "Pow", "QuickGelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign",
+    "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -199,13 +163,13 @@ class _Storage:
         self._bytes_per_element = bytes_per_element
         sharing = VIEWS if bytes_per_element is None else VIEWS | FORMAT_CHANGES
         self._outputs = {tensor.name for tensor in graph.outputs}
-        self._roots = {tensor.name: tensor.name for tensor in graph.inputs}
+        self._roots: dict[str, str] = {tensor.name: tensor.name for tensor in graph.inputs}
         self._sharing: dict[str, list[Tensor]] = {}
         constants = compile_time_tensors(graph)
         for node in graph.nodes():
             if node.outputs and node.outputs[0].name in constants:
                 continue
-            source = node.inputs[0].name if node.op in sharing and node.inputs else None
+            source = str(node.inputs[0].name) if node.op in sharing and node.inputs else ""
             for position, tensor in enumerate(node.outputs):
                 # The mask of a Dropout and the like are tensors of their own.
                 shares = position == 0 and source in self._roots

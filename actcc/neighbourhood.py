@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from actcc.errors import ActccError, ModelError
 from actcc.graph import Graph, Node, Tensor, extract, structure_hash
-from actcc.prices import PriceQuery, Unpriced
 from actcc.pass_api import Pass
+from actcc.prices import PriceQuery, Unpriced
 from actcc.site import OfferedSite, Site
 
 # Operators that other work fuses into; a walk towards the inputs ends at them.

@@ -20,9 +20,9 @@ from actcc.evidence import gather_evidence
 from actcc.graph import Graph, static_types
 from actcc.graph.files import staging_folder
 from actcc.normalize import normalize
+from actcc.pass_api import Pass, discover, find_sites
 from actcc.progress import Progress, Silent
 from actcc.result import Outcome, Result, finish
-from actcc.pass_api import Pass, discover, find_sites
 from actcc.search import search_plans
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool

@@ -10,10 +10,10 @@ from pathlib import Path
 from actcc.graph import Graph
 from actcc.latency_models import Profile
 from actcc.neighbourhood import neighbourhoods
+from actcc.pass_api import Pass
 from actcc.price_cache import PriceCache, cached_price
 from actcc.prices import Price, PriceQuery, Unpriced
 from actcc.progress import Progress
-from actcc.pass_api import Pass
 from actcc.site import KEEP, OfferedSite
 from actcc.targets import Target
 from actcc.tasks import map_tasks

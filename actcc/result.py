@@ -14,9 +14,9 @@ from typing import Literal
 from actcc.graph import Graph, content_hash
 from actcc.graph.files import staging_folder
 from actcc.normalize import Normalized
+from actcc.pass_api import Survey
 from actcc.plan import FORMAT, LatencyFigures, Plan
 from actcc.program import Evidence, site_plans
-from actcc.pass_api import Survey
 from actcc.site import KEEP, Refusal
 from actcc.trials import Trial, Trials
 from actcc.verify import Verifier

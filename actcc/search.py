@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from actcc.graph import Graph
+from actcc.pass_api import Pass, apply_candidates
 from actcc.program import Evidence, build_problem, within
 from actcc.progress import Advance, Progress
-from actcc.pass_api import Pass, apply_candidates
 from actcc.selection import Problem, Solution, solve
 from actcc.site import KEEP
 from actcc.trials import Allowance, LatencyAllowance, Trial, Trials

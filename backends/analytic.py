@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from actcc.errors import ModelError
@@ -26,18 +26,21 @@ from actcc.site import KEEP
 
 @dataclass(frozen=True)
 class AnalyticBackend:
-    """Estimates for an NPU that a profile describes; the same graph always costs the same."""
+    """Estimates for an NPU that a profile describes; the same graph always costs the same.
+
+    Attributes:
+        settings: those of the profile, checked.
+
+    Raises:
+        TargetError: the profile's settings do not fit.
+    """
 
     profile: Profile
+    settings: NpuSettings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # A profile that does not fit is refused here and not in the middle of a run.
-        npu_settings(self.profile)
-
-    @cached_property
-    def settings(self) -> NpuSettings:
-        """The profile's settings, checked."""
-        return npu_settings(self.profile)
+        object.__setattr__(self, "settings", npu_settings(self.profile))
 
     @cached_property
     def tool(self) -> str:

@@ -56,6 +56,16 @@ class Measurement:
     rounds: int
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When sampling ends: see `interleaved`; the deadline is on the clock."""
+
+    deadline_ns: int
+    precision: float
+    min_rounds: int = LEAST_ROUNDS
+    max_rounds: int = 2_000
+
+
 def interleaved(
     runs: Sequence[Run],
     *,
@@ -75,9 +85,8 @@ def interleaved(
         seed: of the order within the rounds.
         clock: nanoseconds.
     """
-    deadline = clock() + int(time_limit_s * 1e9)
-    limits = _Limits(deadline, precision, min_rounds, max_rounds)
-    return summarise(_rounds(runs, limits, random.Random(seed), clock))
+    limits = Limits(clock() + int(time_limit_s * 1e9), precision, min_rounds, max_rounds)
+    return summarise(sample_rounds(runs, limits, random.Random(seed), clock))
 
 
 def interleaved_anew(
@@ -103,31 +112,28 @@ def interleaved_anew(
     for block in range(blocks):
         runs = prepare()
         remaining = max(deadline - clock(), 0)
-        limits = _Limits(
+        limits = Limits(
             clock() + remaining // (blocks - block),
             precision * math.sqrt(blocks),
             math.ceil(min_rounds / blocks),
             math.ceil(max_rounds / blocks),
         )
-        found = _rounds(runs, limits, shuffled, clock)
-        samples = [old + new for old, new in zip(samples, found, strict=True)] or found
+        found = sample_rounds(runs, limits, shuffled, clock)
+        samples = samples or [[] for _ in runs]
+        for all_blocks, this_block in zip(samples, found, strict=True):
+            all_blocks += this_block
         if clock() >= deadline and len(samples[0]) >= min_rounds:
             break
     return summarise(samples)
 
 
-@dataclass(frozen=True)
-class _Limits:
-    deadline_ns: int
-    precision: float
-    min_rounds: int
-    max_rounds: int
-
-
-def _rounds(
-    runs: Sequence[Run], limits: _Limits, shuffled: random.Random, clock: Clock
+def sample_rounds(
+    runs: Sequence[Run],
+    limits: Limits,
+    shuffled: random.Random,
+    clock: Clock = time.perf_counter_ns,
 ) -> list[list[float]]:
-    """Samples in nanoseconds by run and round."""
+    """Nanoseconds of one call, samples[run][round]; garbage is not collected meanwhile."""
     samples: list[list[float]] = [[] for _ in runs]
     order = list(range(len(runs)))
     next_check = limits.min_rounds

@@ -52,8 +52,8 @@ class Settings(BaseModel):
         neighbourhood_seconds: time for one neighbourhood with all its candidates.
         model_seconds: time for one comparison of whole models.
         precision: share of the latency at which a half width is small enough to stop.
-        placement_noise: share of the latency by which two sessions of one and the same graph
-            differ, because their tensors lie elsewhere in memory; half width at 99 %.
+        placement_noise: share of the latency by which two sessions of the same graph still differ
+            after several were made of each, because their tensors lie elsewhere in memory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

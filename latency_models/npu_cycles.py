@@ -242,7 +242,7 @@ def _block_traffic(
         repeats = 1 if work.depthwise else math.ceil(work.outputs / channels)
         side = math.sqrt(min(plane, positions))
         overlap = 1.0
-        if not work.transposed:
+        if pieces > 1 and not work.transposed:
             for kernel, stride in zip(work.kernel, work.stride, strict=True):
                 overlap *= max(((side - 1) * stride + kernel) / (side * stride), 1.0)
         # Weights that are used once come straight from outside.

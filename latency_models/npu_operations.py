@@ -91,15 +91,16 @@ class _Lowering:
 
     def program(self) -> Program:
         """All operations."""
-        recognised: dict[str, Match] = {}
+        recognised: dict[str, tuple[Match, ActivationRule]] = {}
         for match in find_activations(self._graph):
-            if self._rule(match) is not None:
-                recognised.update((node.name, match) for node in match.nodes)
+            rule = self._rule(match)
+            if rule is not None:
+                recognised.update((node.name, (match, rule)) for node in match.nodes)
         for node in self._graph.nodes():
-            match = recognised.get(node.name)
-            if match is not None:
+            if node.name in recognised:
+                match, rule = recognised[node.name]
                 if node.name == match.nodes[-1].name:
-                    self._add_activation(match)
+                    self._add_activation(match, rule)
             elif not all(tensor.name in self._constants for tensor in node.outputs):
                 self._add_node(node)
         return Program(tuple(self._operations), self._scratch)
@@ -112,19 +113,16 @@ class _Lowering:
 
     # ---------------------------------------------------------------- activations
 
-    def _add_activation(self, match: Match) -> None:
-        rule = self._rule(match)
+    def _add_activation(self, match: Match, rule: ActivationRule) -> None:
         names = tuple(node.name for node in match.nodes)
         label = match.activation.name
-        if rule is None or rule.unit != "passes":
-            unit = "lookup" if rule is None else rule.unit
-            self._apply(unit, label, names, match.reads, match.writes)
+        if rule.unit != "passes":
+            self._apply(rule.unit, label, names, match.reads, match.writes)
             return
         source, written = self._root(match.reads.name), match.writes.name
         for position, op in enumerate(rule.passes):
-            reads = (source,) if position == 0 else (written,)
-            if op in _TWO_OPERANDS and position > 0:
-                reads = (source, written)
+            both = op in _TWO_OPERANDS and position > 0
+            reads = (source, written) if both else (written if position else source,)
             self._append(
                 Operation(
                     name=names[0],
@@ -229,7 +227,8 @@ class _Lowering:
 
     def _has_constant_weights(self, node: Node) -> bool:
         """The multipliers take weights from a stream that is written when the model is compiled."""
-        return contraction(self._graph, node) is not None and len(self._computed(node)) == 1
+        computed = [t for t in node.inputs if not t.is_empty() and not self._is_constant(t)]
+        return contraction(self._graph, node) is not None and len(computed) == 1
 
     def _append(self, operation: Operation) -> None:
         for tensor in operation.writes:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from actcc.activations.functions import NAMES
 from actcc.errors import TargetError
 from actcc.latency_models import Profile
 
@@ -206,6 +207,8 @@ class NpuSettings(Section):
         return self
 
     def _check_rule(self, name: str, rule: ActivationRule) -> None:
+        if name not in NAMES:
+            raise ValueError(f"there is no activation '{name}'; known: {', '.join(NAMES)}")
         if (rule.unit == "passes") != bool(rule.passes):
             raise ValueError(f"'activations.{name}': 'passes' goes with unit = \"passes\" only")
         for op in rule.passes:

@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from actcc.graph import Graph
 from actcc.graph.files import EXTERNAL_DATA_THRESHOLD
@@ -92,7 +93,10 @@ class Simplify(NormalizingPass):
             if done.returncode or not result.is_file():
                 lines = done.stderr.decode(errors="replace").strip().splitlines()
                 return f"it failed ({lines[-1][:200] if lines else 'no message'})"
-            return onnx.load(result)
+            try:
+                return onnx.load(result)
+            except (DecodeError, ValueError) as error:
+                return f"its result cannot be read ({error})"
 
 
 def _signal_name(number: int) -> str:

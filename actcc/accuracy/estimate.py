@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from actcc.accuracy.fidelity import FidelityReference
 from actcc.calibration import SampleSet
-
 from actcc.errors import ActccError, ModelError, PassError
 from actcc.graph import Graph, extract
 from actcc.pass_api import Pass

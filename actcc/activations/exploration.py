@@ -143,7 +143,7 @@ class Explorer:
             else:
                 other = tensor
         if other is not None:
-            return _gate(node, other, known)
+            return _gate(node, other, known) if self.graph.constant(other) is None else None
         nodes = frozenset({position}).union(*(part.nodes for part in parts))
         if len(nodes) > _LONGEST or len(node.outputs) != 1:
             return None
@@ -202,11 +202,16 @@ def _domain(node: Node) -> str:
 
 def _gate(node: Node, other: Tensor, known: Mapping[int, Derived | None]) -> Gate | None:
     """A product that would start to look like an activation if both sides were one tensor."""
-    if node.op != "Mul" or not other.inputs:
-        return None
-    parts = [known.get(id(tensor)) for tensor in node.inputs]
-    forms = [part.form for part in parts if part is not None and part.form.is_nonlinear]
-    return Gate(node, other) if any(resembling(form * X) for form in forms) else None
+    parts = [known.get(id(tensor)) for tensor in node.inputs] if node.op == "Mul" else []
+    for part in parts:
+        if part is not None and part.form.is_nonlinear and len(part.nodes) < _LONGEST:
+            try:
+                product = part.form * X
+            except TooComplex:
+                continue
+            if resembling(product):
+                return Gate(node, other)
+    return None
 
 
 def _fits(constant: tuple[int, ...], shape: Shape | None) -> bool:

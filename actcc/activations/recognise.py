@@ -156,7 +156,7 @@ class _Search:
         element = self._element(source)
         if element is None:
             if self._type(source) is None:
-                reason = f"the element type of '{source.name}' is unknown; give input shapes"
+                reason = f"the element type of '{source.name}' is unknown; export with value_info"
                 self._miss(derived, f"is {activation}, but {reason}", activation.name)
             return
         if derived.narrowest is not None and (

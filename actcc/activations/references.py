@@ -158,6 +158,9 @@ def _index_by_skeleton() -> Mapping[str, tuple[Family, ...]]:
 
 
 _BY_SKELETON = _index_by_skeleton()
+_FIXED: Mapping[str, Form] = MappingProxyType(
+    {family.name: family.form() for family in FAMILIES if family.samples == ({},)}
+)
 
 
 def identify(form: Form, tolerance: float) -> Activation | None:
@@ -176,7 +179,7 @@ def identify(form: Form, tolerance: float) -> Activation | None:
 
 def _is(family: Family, parameters: Mapping[str, float], form: Form, tolerance: float) -> bool:
     try:
-        reference = family.form(**parameters)
+        reference = _FIXED.get(family.name) or family.form(**parameters)
     except TooComplex:
         return False
     return reference.skeleton == form.skeleton and all(

@@ -29,8 +29,8 @@ WRITABLE: Mapping[str, int] = MappingProxyType(
         "float64": onnx.TensorProto.DOUBLE,
     }
 )
-_BROADCASTING_OPSET = 7  # before, constants beside a tensor needed an attribute
 _CLIP_WITH_INPUTS = 11
+_CONTRIB_OPSET = 9  # where there is no kernel, ONNX Runtime writes them out, with Erf of opset 9
 _CONTRIB_TYPES = ("float16", "float32")
 
 
@@ -128,7 +128,7 @@ def _operator(name: str, opset: int) -> Spelling:
 def _contrib(name: str, **attributes: float) -> Spelling:
     return Spelling(
         f"{CONTRIB}.{name}",
-        _BROADCASTING_OPSET,
+        _CONTRIB_OPSET,
         lambda f: _call(name, X, domain=CONTRIB, **attributes),
         CONTRIB,
     )
@@ -173,7 +173,8 @@ _TANH_GATE = _call("Add", _call("Tanh", _INNER), 1.0)
 _SIXTH = _call("Mul", _call("Clip", _call("Add", X, 3.0), 0.0, 6.0), 1 / 6)
 _QUICK_GATE = _call("Sigmoid", _call("Mul", X, QUICK_GELU_ALPHA))
 
-# The first that is legal is the one to prefer where nothing is measured.
+# The first that is legal is the one to prefer where nothing is measured. Opset 7 is the first in
+# which constants broadcast without an attribute (8 for Max and Min).
 _SPELLINGS: Mapping[str, tuple[Spelling, ...]] = MappingProxyType(
     {
         "Relu": (_operator("Relu", 6),),

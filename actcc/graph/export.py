@@ -7,17 +7,22 @@ the graph (`Header`) and put back at export, node by node, by name.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.ir.tensor import SparseValues
 
 from actcc.errors import ModelError
 
 # graphsurgeon speaks of what it drops on its own logger; `Header` keeps that.
-logging.getLogger("onnx_graphsurgeon").setLevel(logging.ERROR)
+G_LOGGER.severity = G_LOGGER.ERROR
+_EXPORTED_AS_THEY_ARE = "biufc"  # dtype kinds: bool, integers, floats, complex numbers
 _SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
@@ -26,7 +31,7 @@ class Header:
     """What a model holds besides its nodes, tensors, inputs and outputs."""
 
     ir_version: int
-    proto: onnx.ModelProto  # name, producer, metadata, functions; no graph
+    proto: onnx.ModelProto  # name, producer, metadata, functions; no nodes
     original_nodes: Mapping[str, onnx.NodeProto]  # as loaded, by the unique name given at loading
     overridable: frozenset[str] = frozenset()  # initializers that are listed as inputs
     outputs: tuple[onnx.ValueInfoProto, ...] = ()
@@ -61,6 +66,7 @@ def from_proto(model: onnx.ModelProto, *, external: bool = False) -> tuple[gs.Gr
     _name_nodes(surgeon)
     initializers = {tensor.name for tensor in model.graph.initializer}
     light = onnx.ModelProto()
+    light.graph.metadata_props.extend(model.graph.metadata_props)
     for descriptor, value in model.ListFields():
         if descriptor.name in ("graph", "opset_import"):
             continue
@@ -111,6 +117,7 @@ def to_proto(surgeon: gs.Graph, header: Header) -> onnx.ModelProto:
         raise ModelError(f"the graph cannot be exported ({error})") from error
     for node in graph.node:
         _restore_node(node, header)
+    _restore_subgraph_constants(graph, surgeon)
     _restore_interface(graph, header)
     model = onnx.ModelProto()
     model.CopyFrom(header.proto)
@@ -154,6 +161,57 @@ def _restore_node(node: onnx.NodeProto, header: Header) -> None:
                 node.attribute.append(attribute)  # of a type that graphsurgeon dropped
         elif attribute.type in _SUBGRAPHS:
             present[attribute.name].CopyFrom(attribute)  # subgraphs are never edited
+
+
+def constant_values(constant: gs.Constant) -> np.ndarray[Any, Any] | None:
+    """Values of a constant; None for a sparse one.
+
+    graphsurgeon keeps what it has loaded and exports that, wrongly for text and for types narrower
+    than a byte; those are loaded anew each time.
+    """
+    held = constant._values
+    if isinstance(held, np.ndarray):
+        return held
+    if isinstance(held, SparseValues):
+        return None
+    loaded: np.ndarray[Any, Any] = held.load()
+    if loaded.dtype.kind in _EXPORTED_AS_THEY_ARE:
+        constant._values = loaded
+    return loaded
+
+
+def outer_reads(node: onnx.NodeProto) -> list[str]:
+    """Names that the subgraphs of a node read from outside."""
+    reads: list[str] = []
+    for attribute in node.attribute:
+        for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            local = {v.name for v in inner.input} | {t.name for t in inner.initializer}
+            for child in inner.node:
+                local.update(child.output)
+            for child in inner.node:
+                reads += [n for n in (*child.input, *outer_reads(child)) if n not in local]
+    return reads
+
+
+def _restore_subgraph_constants(graph: onnx.GraphProto, surgeon: gs.Graph) -> None:
+    """Initializers that only subgraphs read; graphsurgeon moves them into the subgraphs."""
+    wanted = {name for node in graph.node for name in outer_reads(node) if name}
+    wanted -= {tensor.name for tensor in graph.initializer}
+    if wanted:
+        constants = _constants_inside(surgeon)
+        for name in sorted(wanted & constants.keys()):
+            graph.initializer.append(OnnxExporter.export_tensor_proto(constants[name]))
+
+
+def _constants_inside(surgeon: gs.Graph) -> dict[str, gs.Constant]:
+    found: dict[str, gs.Constant] = {}
+    for node in surgeon.nodes:
+        for inner in node.attrs.values():
+            if isinstance(inner, gs.Graph):
+                found.update(_constants_inside(inner))
+                tensors = (tensor for child in inner.nodes for tensor in child.inputs)
+                found.update((t.name, t) for t in tensors if isinstance(t, gs.Constant))
+    return found
 
 
 _KNOWN_ATTRIBUTES = (

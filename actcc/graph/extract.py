@@ -11,7 +11,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from actcc.errors import ModelError
-from actcc.graph.export import Header
+from actcc.graph.export import Header, constant_values
 from actcc.graph.graph import Graph, Node
 from actcc.graph.shapes import TensorType
 
@@ -120,7 +120,9 @@ def structure_hash(graph: Graph) -> str:
 
 
 def _constant_identity(tensor: gs.Constant) -> str:
-    values = tensor.values
+    values = constant_values(tensor)
+    if values is None:
+        return f"sparse{tensor.shape}"
     decides = values.size == 1 or (np.issubdtype(values.dtype, np.integer) and values.size <= 64)
     return f"{values.dtype}{values.shape}{values.tolist() if decides else ''}"
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from actcc.errors import ModelError
-from actcc.graph.graph import Graph, Node, Tensor
+from actcc.graph.graph import Graph
+from actcc.graph.view import Node, Tensor
 
 _CONVOLUTIONS = frozenset({"Conv", "QLinearConv", "ConvInteger", "ConvTranspose"})
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -179,9 +180,10 @@ def _plane(sizes: tuple[int, ...]) -> tuple[int, int]:
 
 def _static(graph: Graph, tensor: Tensor) -> tuple[int, ...]:
     shape = tensor.shape if isinstance(tensor, gs.Constant) else graph.shape(tensor)
-    if shape is None or not all(isinstance(dimension, int) for dimension in shape):
+    sizes = tuple(dimension for dimension in shape or () if isinstance(dimension, int))
+    if shape is None or len(sizes) < len(shape):
         raise ModelError(
             f"tensor '{tensor.name}' has no static shape ({shape}); give the input shapes "
             "with --shape"
         )
-    return tuple(int(dimension) for dimension in shape)
+    return sizes

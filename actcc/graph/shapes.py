@@ -80,11 +80,25 @@ def declared_types(model: onnx.ModelProto) -> dict[str, TensorType]:
     }
 
 
+@dataclass(frozen=True)
+class Inference:
+    """What shape inference found.
+
+    Attributes:
+        types: of all tensors of the main graph.
+        contradiction: what made the strict inference fail, where only the lenient one, which
+            leaves out nodes that do not fit their inputs, gets through; empty where none did.
+    """
+
+    types: dict[str, TensorType]
+    contradiction: str
+
+
 def infer_types(
     model: onnx.ModelProto,
     input_shapes: Mapping[str, Sequence[int]],
     hints: Mapping[str, TensorType],
-) -> dict[str, TensorType]:
+) -> Inference:
     """Types of all tensors of the main graph.
 
     Args:
@@ -93,7 +107,7 @@ def infer_types(
         hints: types of tensors that ONNX cannot infer (outputs of custom operators).
 
     Raises:
-        ModelError: the graph contradicts itself.
+        ModelError: not even the lenient inference gets through.
     """
     light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     light.opset_import.extend(model.opset_import)
@@ -121,11 +135,7 @@ def infer_types(
         else:
             light.graph.output.append(output)
     light.graph.value_info.extend(value_info(name, hint) for name, hint in hints.items())
-    try:
-        inferred = shape_inference.infer_shapes(light, data_prop=True)
-    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"shape inference failed: {reason}; check the export") from error
+    inferred, contradiction = _infer(light)
     for info in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
         if info.type.HasField("tensor_type"):
             types[info.name] = type_of(info)
@@ -133,7 +143,20 @@ def infer_types(
         found = types.get(output.name)
         if found is not None and found.shape is None and not input_shapes:
             types[output.name] = type_of(output)  # an operator that ONNX does not know
-    return types
+    return Inference(types, contradiction)
+
+
+def _infer(light: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    contradiction = ""
+    for strict in (True, False):
+        try:
+            return (
+                shape_inference.infer_shapes(light, strict_mode=strict, data_prop=True),
+                contradiction,
+            )
+        except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
+            contradiction = " ".join(str(error).split())[:300]
+    raise ModelError(f"shape inference failed: {contradiction}; check the export")
 
 
 def _declare_weights(

@@ -8,23 +8,31 @@ from dataclasses import dataclass
 import onnx
 
 from actcc.errors import ModelError, PassError
+from actcc.graph.export import outer_reads
 from actcc.graph.graph import Graph
 from actcc.graph.shapes import TensorType
 
 
 @dataclass(frozen=True)
 class Interface:
-    """What a pass may not change: names, order and types of inputs and outputs."""
+    """What a pass may not change: names, order and types of inputs and outputs.
+
+    Attributes:
+        types: of the outputs.
+        consistent: whether every node fits its inputs' types, which must stay so.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     types: tuple[TensorType | None, ...]
+    consistent: bool = True
 
     @classmethod
     def of(cls, graph: Graph) -> Interface:
         """The interface of a graph."""
         names = tuple(t.name for t in graph.inputs), tuple(t.name for t in graph.outputs)
-        return cls(*names, tuple(graph.types.get(name) for name in names[1]))
+        types = tuple(graph.types.get(name) for name in names[1])
+        return cls(*names, types, consistent=not graph.contradiction)
 
 
 def verify(graph: Graph, expected: Interface, passes: Sequence[str]) -> None:
@@ -37,17 +45,19 @@ def verify(graph: Graph, expected: Interface, passes: Sequence[str]) -> None:
         PassError: naming the pass and those that ran before it.
     """
     try:
+        problem = _first_problem(graph.to_proto().graph)
+        if problem:
+            raise PassError(_blame(problem, passes))
         found = Interface.of(graph)
     except ModelError as error:
         raise PassError(_blame(str(error), passes)) from error
     if (found.inputs, found.outputs) != (expected.inputs, expected.outputs):
         raise PassError(_blame(f"inputs or outputs changed to {found}", passes))
+    if expected.consistent and not found.consistent:
+        raise PassError(_blame(f"shape inference failed: {graph.contradiction}", passes))
     for name, before, after in zip(expected.outputs, expected.types, found.types, strict=True):
         if before is not None and not _compatible(before, after):
             raise PassError(_blame(f"output '{name}' changed from {before} to {after}", passes))
-    problem = _first_problem(graph.to_proto().graph)
-    if problem:
-        raise PassError(_blame(problem, passes))
 
 
 def _compatible(before: TensorType, after: TensorType | None) -> bool:
@@ -71,7 +81,7 @@ def _first_problem(graph: onnx.GraphProto) -> str | None:
         if node.name in names:
             return f"two nodes are named '{node.name}'"
         names.add(node.name)
-        for name in (*node.input, *_outer_reads(node)):
+        for name in (*node.input, *outer_reads(node)):
             if name and name not in defined:
                 return f"node '{node.name}' reads '{name}', which nothing before it writes"
         for name in node.output:
@@ -82,19 +92,6 @@ def _first_problem(graph: onnx.GraphProto) -> str | None:
         if value.name not in defined:
             return f"output '{value.name}' is written by no node"
     return None
-
-
-def _outer_reads(node: onnx.NodeProto) -> list[str]:
-    """Names that the subgraphs of a node read from outside."""
-    reads: list[str] = []
-    for attribute in node.attribute:
-        for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-            local = {v.name for v in inner.input} | {t.name for t in inner.initializer}
-            for child in inner.node:
-                local.update(child.output)
-            for child in inner.node:
-                reads += [n for n in (*child.input, *_outer_reads(child)) if n not in local]
-    return reads
 
 
 def _blame(problem: str, passes: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from actcc.errors import ModelError, PassError
 from actcc.graph import order
-from actcc.graph.export import Header, from_proto, to_proto
+from actcc.graph.export import Header, constant_values, from_proto, to_proto
 from actcc.graph.files import read_model, write_model
 from actcc.graph.shapes import Shape, TensorType, declared_types, infer_types
 
@@ -40,6 +40,7 @@ class View:
         self._declared = dict(types or {})
         self._hints: dict[str, TensorType] = dict(self._declared)
         self._types: dict[str, TensorType] | None = None
+        self._contradiction = ""
         self._index: tuple[dict[str, Node], dict[str, Tensor]] | None = None
 
     # ---------------------------------------------------------------- in and out
@@ -108,6 +109,7 @@ class View:
         twin = type(self)(self._surgeon.copy(), self._header, self._input_shapes, self._declared)
         twin._hints = dict(self._hints)
         twin._types = None if self._types is None else dict(self._types)
+        twin._contradiction = self._contradiction
         return twin
 
     # ---------------------------------------------------------------- questions
@@ -205,7 +207,7 @@ class View:
         """
         found = self.tensor(tensor)
         if isinstance(found, gs.Constant):
-            return None if found.name in self._header.overridable else found.values
+            return None if found.name in self._header.overridable else constant_values(found)
         if found.inputs and found.inputs[0].op == "Constant":
             return _constant_node_value(found.inputs[0])
         return None
@@ -250,9 +252,16 @@ class View:
                 for tensor in node.outputs
                 if tensor.name in self._hints
             }
-            self._types = infer_types(self.to_proto(), self._input_shapes, custom)
+            inference = infer_types(self.to_proto(), self._input_shapes, custom)
+            self._types, self._contradiction = inference.types, inference.contradiction
             self._hints.update(self._types)
         return self._types
+
+    @property
+    def contradiction(self) -> str:
+        """Which node does not fit its inputs' types; empty where all do."""
+        _ = self.types
+        return self._contradiction
 
     def shape(self, tensor: str | Tensor) -> Shape | None:
         """Shape with numbers, symbols or None as dimensions; None where the rank is unknown."""
@@ -279,8 +288,7 @@ class View:
 def _constant_node_value(node: Node) -> Array | None:
     for key, value in node.attrs.items():
         if key == "value":
-            values: Array = value.values
-            return values
+            return constant_values(value)
         if key in ("value_float", "value_floats"):
             return np.asarray(value, np.float32)
         if key in ("value_int", "value_ints"):

@@ -79,11 +79,13 @@ def test_an_inserted_node_of_another_domain_imports_it() -> None:
 
 
 def test_a_new_node_never_takes_a_name_that_is_there() -> None:
-    graph = chain(abs="actcc/Neg")
-    names = {node.name for node in graph.nodes()}
-    made = graph.insert("Neg", ["a"])
-    assert graph.producer(made).name not in names
-    assert made.name not in {"x", "y", "a", "b", "c", "w"}
+    graph = Graph.load(Graph.load(chain().to_proto()).to_proto())
+    first, second = (graph.insert("Neg", ["a"]) for _ in range(2))
+    reloaded = Graph.load(graph.to_proto())
+    third = reloaded.insert("Neg", ["a"])
+    names = [first.name, second.name, third.name]
+    names += [node.name for node in (*graph.nodes(), reloaded.producer(third)) if node is not None]
+    assert len(set(names)) == len(names)
 
 
 def test_nodes_made_inside_a_marking_say_who_made_them() -> None:

@@ -114,6 +114,43 @@ def test_subgraphs_come_back_with_what_they_read_from_outside() -> None:
         assert compare(model, result, [feeds]).agrees(0)
 
 
+def test_a_weight_that_only_subgraphs_read_comes_back_where_it_was() -> None:
+    model = parsed(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[2] x, bool c) => (float[2] y) <float[2] w = {1.0, 2.0}, float[2] v = {3.0, 4.0}>
+        {
+          y = If(c) <
+            then_branch = then_graph () => (float[2] t) { t = Mul(x, w) },
+            else_branch = else_graph () => (float[2] e) {
+              e = If(c) <
+                then_branch = t2 () => (float[2] u) { u = Mul(x, w) },
+                else_branch = e2 () => (float[2] z) <float[2] own = {5.0, 6.0}>
+                  { s = Mul(x, v)  z = Add(s, own) }
+              >
+            }
+          >
+        }
+        """
+    )
+    graph = Graph.load(model)
+    for result in (graph.to_proto(), graph.copy().to_proto(), round_trip(round_trip(model))):
+        onnx.checker.check_model(result)
+        assert sorted(t.name for t in result.graph.initializer) == ["v", "w"]
+        for choice in (True, False):
+            feeds = {"x": np.array([1.0, -2.0], np.float32), "c": np.array(choice)}
+            assert compare(model, result, [feeds]).agrees(0)
+
+
+def test_metadata_and_documentation_of_the_graph_come_back() -> None:
+    model = parsed(BRANCHES)
+    model.graph.doc_string = "what it does"
+    model.graph.metadata_props.add(key="scope", value="root")
+    result = round_trip(model)
+    assert result.graph.doc_string == "what it does"
+    assert list(result.graph.metadata_props) == list(model.graph.metadata_props)
+
+
 def test_a_sequence_output_keeps_its_type() -> None:
     model = parsed(
         """
@@ -179,7 +216,9 @@ def test_string_tensors_come_back() -> None:
         net (string[2] x) => (string[4] y) <string[2] w = {"a", "b"}> { y = Concat <axis=0> (x, w) }
         """
     )
-    result = round_trip(model)
+    graph = Graph.load(model)
+    np.testing.assert_array_equal(graph.constant("w"), np.array(["a", "b"], object))
+    result = graph.to_proto()
     feeds = {"x": np.array(["c", "d"], object)}
     assert compare(model, result, [feeds]).agrees(0)
 
@@ -200,12 +239,34 @@ def test_weights_of_small_types_come_back_bit_by_bit(element: int) -> None:
         opset_imports=[helper.make_opsetid("", 21)],
         ir_version=10,
     )
-    result = round_trip(model).graph.initializer[0]
+    graph = Graph.load(model)
+    assert graph.constant("w") is not None
+    result = graph.to_proto().graph.initializer[0]
     assert result.data_type == element
     np.testing.assert_array_equal(
         onnx.numpy_helper.to_array(result).astype(np.float32),
         onnx.numpy_helper.to_array(weights).astype(np.float32),
     )
+
+
+def test_sparse_weights_come_back_and_are_no_constant_for_a_pass() -> None:
+    sparse = helper.make_sparse_tensor(
+        helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [3.0]),
+        helper.make_tensor("indices", onnx.TensorProto.INT64, [1], [1]),
+        [4],
+    )
+    model = parsed(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[4] x) => (float[4] y) <float[4] w = {0.0, 0.0, 0.0, 0.0}> { y = Mul(x, w) }
+        """
+    )
+    del model.graph.initializer[:]
+    model.graph.sparse_initializer.append(sparse)
+    graph = Graph.load(model)
+    assert graph.constant("w") is None
+    assert list(graph.to_proto().graph.sparse_initializer) == [sparse]
+    assert compare(model, graph, [{"x": np.ones(4, np.float32)}]).agrees(0)
 
 
 def test_optional_inputs_and_outputs_that_are_left_out_stay_left_out() -> None:

@@ -106,7 +106,7 @@ def make_a_cycle(graph: Graph) -> None:
         (rename_output, "inputs or outputs changed"),
         (swap_outputs, "inputs or outputs changed"),
         (drop_output, "inputs or outputs changed"),
-        (drop_input, "inputs or outputs changed"),
+        (drop_input, "'if' reads 'c', which nothing before it writes"),
         (add_input, "inputs or outputs changed"),
         (share_a_node_name, "two nodes are named 'relu'"),
         (write_twice, "'y'"),

@@ -50,7 +50,8 @@ def gather_evidence(
         estimates = _estimate(graph, worth, passes, budget, calibration, executor, progress)
     with progress.stage("Timing the model"):
         (timing,) = target.backend.time_models([graph])
-    memory = memory_steps(graph, sites, passes) if budget.max_memory is not None else ()
+    limited = budget.max_memory is not None
+    memory = memory_steps(graph, sites, passes, target.backend) if limited else ()
     return Evidence(sites, prices, estimates, timing.latency_ns, timing.peak_bytes, memory)
 
 

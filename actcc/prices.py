@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from actcc.graph import Graph
+from actcc.memory import MemoryProfile
 
 Source = Literal["measured", "compiled", "estimated"]
 
@@ -101,6 +102,9 @@ class Backend(Protocol):
 
     def time_models(self, models: Sequence[Graph]) -> list[Timing]:
         """Whole-model latency of each model, measured interleaved where it is measured."""
+
+    def memory(self, model: Graph) -> MemoryProfile:
+        """Live bytes of activations, by the target's own rules of fusion and element size."""
 
     def layers(self, model: Graph) -> list[LayerTime]:
         """Latency by layer, in the order of execution."""

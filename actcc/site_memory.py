@@ -7,42 +7,50 @@ holds one tensor more than a HardSwish).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from actcc.errors import ActccError
 from actcc.graph import Graph, extract
-from actcc.memory import peak_memory
 from actcc.pass_api import Pass
+from actcc.prices import Backend
 from actcc.selection import MemoryStep
 from actcc.site import KEEP, OfferedSite
 
 
 def memory_steps(
-    graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass]
+    graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass], backend: Backend
 ) -> tuple[MemoryStep, ...]:
     """One step for each site, and one for the highest step outside all sites."""
-    live = dict(peak_memory(graph).steps)
+    live = dict(backend.memory(graph).steps)
     by_name = {found.name: found for found in passes}
-    claimed = {name for offered in sites for name in offered.site.nodes}
-    outside = max((size for name, size in live.items() if name not in claimed), default=0)
+    parts = {offered.id: _with_writer(graph, offered) for offered in sites}
+    around = {name for nodes in parts.values() for name in nodes}
+    outside = max((size for name, size in live.items() if name not in around), default=0)
     steps = [MemoryStep("outside all sites", outside, ())]
     for offered in sites:
-        inside = max(live.get(name, 0) for name in offered.site.nodes)
-        peaks = _local_peaks(graph, offered, by_name[offered.pass_name])
-        beside = inside - peaks[KEEP]
+        nodes = parts[offered.id]
+        peaks = _local_peaks(extract(graph, nodes), offered, by_name, backend)
+        beside = max(live.get(name, 0) for name in nodes) - peaks[KEEP]
         terms = tuple((offered.id, name, size) for name, size in peaks.items())
         steps.append(MemoryStep(offered.id, max(beside, 0), terms))
     return tuple(steps)
 
 
-def _local_peaks(graph: Graph, offered: OfferedSite, found: Pass) -> dict[str, int]:
-    part = extract(graph, offered.site.nodes)
-    peaks = {KEEP: peak_memory(part).peak_bytes}
+def _with_writer(graph: Graph, offered: OfferedSite) -> set[str]:
+    """The site and the layer that feeds it, into which it may fuse."""
+    writer = graph.producer(offered.site.reads)
+    return {*offered.site.nodes, *(() if writer is None else (writer.name,))}
+
+
+def _local_peaks(
+    part: Graph, offered: OfferedSite, passes: Mapping[str, Pass], backend: Backend
+) -> dict[str, int]:
+    peaks = {KEEP: backend.memory(part).peak_bytes}
     for candidate in offered.candidates:
         rewritten = part.copy()
         try:
-            found.apply(rewritten, offered.site, candidate)
+            passes[offered.pass_name].apply(rewritten, offered.site, candidate)
         except ActccError:
             continue  # it has no price either, and so is not offered
-        peaks[candidate.name] = peak_memory(rewritten).peak_bytes
+        peaks[candidate.name] = backend.memory(rewritten).peak_bytes
     return peaks

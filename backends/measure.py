@@ -27,7 +27,6 @@ Clock = Callable[[], int]
 
 # Below this the timer and the loop around it would be a part of the figure.
 _SHORTEST_SAMPLE_NS = 20_000
-LEAST_ROUNDS = 8
 _QUANTILE_99 = 2.5758  # of the standard normal distribution, two-sided
 _EXACT_BINOMIAL_UP_TO = 60
 _CHECK_GROWTH = 1.25
@@ -57,90 +56,103 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When sampling ends: see `interleaved`; the deadline is on the clock."""
+class Clocks:
+    """Two clocks in nanoseconds: one for the samples, one for the time that the user waits."""
 
-    deadline_ns: int
-    precision: float
-    min_rounds: int = LEAST_ROUNDS
+    samples: Clock = time.perf_counter_ns
+    waiting: Clock = time.perf_counter_ns
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When sampling ends.
+
+    Attributes:
+        time_limit_s: no round is begun after it, warm-up included, except for `min_rounds`.
+        precision: end early once every half width is below this share of the latency of run 0.
+        min_rounds: eight is the least for an interval of 99 %.
+    """
+
+    time_limit_s: float
+    precision: float = 0.005
+    min_rounds: int = 8
     max_rounds: int = 2_000
 
 
 def interleaved(
-    runs: Sequence[Run],
-    *,
-    time_limit_s: float,
-    precision: float = 0.005,
-    min_rounds: int = LEAST_ROUNDS,
-    max_rounds: int = 2_000,
-    seed: int = 0,
-    clock: Clock = time.perf_counter_ns,
+    runs: Sequence[Run], limits: Limits, *, seed: int = 0, clocks: Clocks | None = None
 ) -> list[Measurement]:
     """Time runs against each other; one measurement for each run, in their order.
 
     Args:
-        time_limit_s: no round is begun after it, warm-up included, except for `min_rounds`.
-        precision: end early once every half width is below this share of the latency of run 0.
-        min_rounds: eight is the least for an interval of 99 %.
         seed: of the order within the rounds.
-        clock: nanoseconds.
     """
-    limits = Limits(clock() + int(time_limit_s * 1e9), precision, min_rounds, max_rounds)
-    return summarise(sample_rounds(runs, limits, random.Random(seed), clock))
+    return interleaved_anew(lambda block: runs, limits, blocks=1, seed=seed, clocks=clocks)
 
 
 def interleaved_anew(
-    prepare: Callable[[], Sequence[Run]],
+    prepare: Callable[[int], Sequence[Run]],
+    limits: Limits,
     *,
     blocks: int,
-    time_limit_s: float,
-    precision: float = 0.005,
-    min_rounds: int = LEAST_ROUNDS,
-    max_rounds: int = 2_000,
     seed: int = 0,
-    clock: Clock = time.perf_counter_ns,
+    clocks: Clocks | None = None,
 ) -> list[Measurement]:
     """`interleaved` in several blocks, for each of which `prepare` makes the runs anew.
 
     What belongs to one making of a run and not to what it runs, such as where its tensors lie in
     memory, changes from block to block and is averaged out with them. The time limit includes
     `prepare`; blocks that do not fit into it are left out.
+
+    Args:
+        prepare: takes the number of the block, from 0.
     """
-    deadline = clock() + int(time_limit_s * 1e9)
+    return summarise(sample_blocks(prepare, limits, blocks=blocks, seed=seed, clocks=clocks))
+
+
+def sample_blocks(
+    prepare: Callable[[int], Sequence[Run]],
+    limits: Limits,
+    *,
+    blocks: int,
+    seed: int = 0,
+    clocks: Clocks | None = None,
+) -> list[list[float]]:
+    """What `interleaved_anew` summarises: nanoseconds of one call, samples[run][round]."""
+    clocks = clocks or Clocks()
+    deadline = clocks.waiting() + int(limits.time_limit_s * 1e9)
     shuffled = random.Random(seed)
     samples: list[list[float]] = []
     for block in range(blocks):
-        runs = prepare()
-        remaining = max(deadline - clock(), 0)
-        limits = Limits(
-            clock() + remaining // (blocks - block),
-            precision * math.sqrt(blocks),
-            math.ceil(min_rounds / blocks),
-            math.ceil(max_rounds / blocks),
-        )
-        found = sample_rounds(runs, limits, shuffled, clock)
+        runs = prepare(block)
         samples = samples or [[] for _ in runs]
+        now = clocks.waiting()
+        own = Limits(
+            max(deadline - now, 0) / (blocks - block) / 1e9,
+            limits.precision * math.sqrt(blocks),
+            math.ceil(limits.min_rounds / blocks),
+            math.ceil(limits.max_rounds / blocks),
+        )
+        found = _rounds(runs, own, shuffled, clocks)
+        del runs  # what they hold is free before the next are made
         for all_blocks, this_block in zip(samples, found, strict=True):
             all_blocks += this_block
-        if clock() >= deadline and len(samples[0]) >= min_rounds:
+        if clocks.waiting() >= deadline and len(samples[0]) >= limits.min_rounds:
             break
-    return summarise(samples)
+    return samples
 
 
-def sample_rounds(
-    runs: Sequence[Run],
-    limits: Limits,
-    shuffled: random.Random,
-    clock: Clock = time.perf_counter_ns,
+def _rounds(
+    runs: Sequence[Run], limits: Limits, shuffled: random.Random, clocks: Clocks
 ) -> list[list[float]]:
-    """Nanoseconds of one call, samples[run][round]; garbage is not collected meanwhile."""
+    deadline = clocks.waiting() + int(limits.time_limit_s * 1e9)
     samples: list[list[float]] = [[] for _ in runs]
     order = list(range(len(runs)))
     next_check = limits.min_rounds
     with _without_garbage_collection():
-        calls = _calls_a_sample(runs, clock)
+        calls = _calls_a_sample(runs, clocks.samples)
         for finished in range(limits.max_rounds):
-            if finished >= limits.min_rounds and clock() >= limits.deadline_ns:
+            if finished >= limits.min_rounds and clocks.waiting() >= deadline:
                 break
             if finished >= next_check:
                 if _precise(samples, limits.precision):
@@ -148,7 +160,7 @@ def sample_rounds(
                 next_check = math.ceil(finished * _CHECK_GROWTH)
             shuffled.shuffle(order)
             for index in order:
-                samples[index].append(_sample(runs[index], calls, clock))
+                samples[index].append(_sample(runs[index], calls, clocks.samples))
     return samples
 
 

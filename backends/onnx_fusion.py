@@ -9,14 +9,12 @@ graph says.
 from __future__ import annotations
 
 import contextlib
-import random
-import time
 from dataclasses import dataclass
 from statistics import median
 
 import onnx
 
-from actcc.backends.measure import Limits, median_interval, sample_rounds
+from actcc.backends.measure import Limits, median_interval, sample_blocks
 from actcc.backends.onnx_layers import fused_operators
 from actcc.backends.onnx_session import (
     Settings,
@@ -84,9 +82,8 @@ def probe_fusion(
             )
             for graph in graphs
         ]
-        deadline = time.perf_counter_ns() + int(time_limit_s * 1e9)
-        limits = Limits(deadline, precision=0.0, max_rounds=_MOST_ROUNDS)
-        samples = sample_rounds(runs, limits, random.Random(0))
+        limits = Limits(time_limit_s, precision=0.0, max_rounds=_MOST_ROUNDS)
+        samples = sample_blocks(lambda block: runs, limits, blocks=1, clocks=chosen.clocks)
     rounds = [
         (one - call, two - call, both - call) for call, one, two, both in zip(*samples, strict=True)
     ]

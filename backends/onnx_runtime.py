@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actcc.backends.measure import Measurement, Run, interleaved, interleaved_anew
+from actcc.backends.measure import Limits, Measurement, Run, interleaved_anew
 from actcc.backends.onnx_layers import profiled_layers
 from actcc.backends.onnx_session import (
     Settings,
@@ -35,7 +35,7 @@ from actcc.site import KEEP
 
 _BLOCKS = 4
 # Calls of two sessions of the same, very small graph differ by this much.
-_CALL_NOISE_NS = 150.0
+_CALL_NOISE_NS = 100.0
 _FEEDS_SEED = 0
 
 
@@ -88,7 +88,7 @@ class OnnxRuntimeBackend:
             if KEEP in unpriced:
                 reason = f"the neighbourhood as it is cannot be timed: {unpriced[KEEP].reason}"
                 return dict.fromkeys(graphs, Unpriced(reason))
-            found = self._measure(list(jobs.values()))
+            found = self._measure(list(jobs.values()), self.settings.neighbourhood_seconds)
         by_structure = dict(zip(jobs, found, strict=True))
         prices = {name: self._price(by_structure[key]) for name, key in structures.items()}
         return {name: prices.get(name) or unpriced[name] for name in graphs}
@@ -122,14 +122,15 @@ class OnnxRuntimeBackend:
     def _prepare(self, jobs: Sequence[_Job]) -> list[Run]:
         return [bound_run(open_session(job.source, self.settings), job.values) for job in jobs]
 
-    def _measure(self, jobs: Sequence[_Job]) -> list[Measurement]:
+    def _measure(self, jobs: Sequence[_Job], time_limit_s: float) -> list[Measurement]:
+        def prepare(block: int) -> list[Run]:
+            order = _creation_order(len(jobs), block)
+            runs = self._prepare([jobs[index] for index in order])
+            return [runs[order.index(index)] for index in range(len(jobs))]
+
         blocks = _BLOCKS if len(jobs) > 1 else 1  # alone, it has no difference to be found
-        return interleaved_anew(
-            lambda: self._prepare(jobs),
-            blocks=blocks,
-            time_limit_s=self.settings.neighbourhood_seconds * blocks / _BLOCKS,
-            precision=self.settings.precision,
-        )
+        limits = Limits(time_limit_s * blocks / _BLOCKS, self.settings.precision)
+        return interleaved_anew(prepare, limits, blocks=blocks, clocks=self.settings.clocks)
 
     def _price(self, found: Measurement) -> Price:
         # Zero only for `keep` itself and graphs of its structure.
@@ -158,14 +159,12 @@ class OnnxRuntimeBackend:
                 )
                 for model in models
             ]
-            found = interleaved(
-                self._prepare(jobs),
-                time_limit_s=self.settings.model_seconds,
-                precision=self.settings.precision,
-            )
+            found = self._measure(jobs, self.settings.model_seconds)
         return [self._timing(one, peak) for one, peak in zip(found, peaks, strict=True)]
 
     def _timing(self, found: Measurement, peak_bytes: int) -> Timing:
+        own = found.ratio == 1.0 and found.ratio_noise == 0.0
+        placement = 0.0 if own else self.settings.placement_noise * found.ratio
         return Timing(
             latency_ns=found.latency_ns,
             noise_ns=found.latency_noise_ns,
@@ -173,7 +172,7 @@ class OnnxRuntimeBackend:
             tool=self.tool,
             peak_bytes=peak_bytes,
             ratio=found.ratio,
-            ratio_noise=found.ratio_noise,
+            ratio_noise=math.hypot(found.ratio_noise, placement),
         )
 
     def layers(self, model: Graph) -> list[LayerTime]:
@@ -188,9 +187,14 @@ class OnnxRuntimeBackend:
         """
         values = host_values(random_feeds(model, _FEEDS_SEED))
         with session_source(model) as source:
-            (found,) = interleaved(
-                self._prepare([_Job(source, values)]),
-                time_limit_s=self.settings.model_seconds / 2,
-                precision=self.settings.precision,
-            )
+            (found,) = self._measure([_Job(source, values)], self.settings.model_seconds)
             return profiled_layers(model, source, values, self.settings, found.latency_ns)
+
+
+def _creation_order(count: int, block: int) -> list[int]:
+    """Where a session's tensors lie depends on what was made before it, so no one is always last:
+    in turn forwards, backwards, and both again from the middle."""
+    order = list(range(count))
+    if block % 4 >= 2:
+        order = order[count // 2 :] + order[: count // 2]
+    return order[::-1] if block % 2 else order

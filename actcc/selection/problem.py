@@ -111,16 +111,14 @@ class Problem:
         _require_moderate_sums(self)
         if self.objective not in ("latency", "accuracy"):
             raise ProblemError(
-                f"unknown objective {self.objective!r} in the problem; "
-                "use 'latency' or 'accuracy'"
+                f"unknown objective {self.objective!r} in the problem; use 'latency' or 'accuracy'"
             )
 
     @cached_property
     def options(self) -> dict[str, dict[str, Option]]:
         """Options by site and name."""
         return {
-            choice.id: {option.name: option for option in choice.options}
-            for choice in self.choices
+            choice.id: {option.name: option for option in choice.options} for choice in self.choices
         }
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from actcc.targets import Target
 from actcc.tasks import map_tasks
 
 EXACT_TOLERANCE = 1e-5
-_SAMPLES_A_TASK = 8
+_SMALLEST_TASK = 8
+_TASKS = 8
 _COMPARED_SAMPLES = 4
 
 
@@ -49,9 +51,10 @@ def model_outputs(
 ) -> list[dict[str, Any]]:
     """Outputs of a model file for every sample."""
     indices = range(len(samples))
+    size = max(_SMALLEST_TASK, math.ceil(len(samples) / _TASKS))  # each task opens a session
     tasks = [
-        RunTask(path, samples, tuple(indices[start : start + _SAMPLES_A_TASK]))
-        for start in range(0, len(samples), _SAMPLES_A_TASK)
+        RunTask(path, samples, tuple(indices[start : start + size]))
+        for start in range(0, len(samples), size)
     ]
     parts = map_tasks(executor, run_model, tasks, advance)
     return [outputs for part in parts for outputs in part]

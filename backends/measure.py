@@ -125,6 +125,8 @@ def sample_blocks(
     samples: list[list[float]] = []
     for block in range(blocks):
         runs = prepare(block)
+        if not runs:
+            return []
         samples = samples or [[] for _ in runs]
         now = clocks.waiting()
         own = Limits(
@@ -166,10 +168,9 @@ def _rounds(
 
 def summarise(samples: Sequence[Sequence[float]]) -> list[Measurement]:
     """Measurements from samples[run][round] in nanoseconds."""
-    reference = samples[0]
     found = []
     for own in samples:
-        pairs = list(zip(own, reference, strict=True))
+        pairs = list(zip(own, samples[0], strict=True))
         latency, latency_noise = median_interval(own)
         difference, difference_noise = median_interval([a - b for a, b in pairs])
         ratio, ratio_noise = median_interval([a / b if b else 1.0 for a, b in pairs])

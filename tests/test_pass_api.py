@@ -86,7 +86,7 @@ def test_a_pass_that_breaks_the_graph_is_named(graph: Graph, target: Target) -> 
             graph.replace(site, op="Flatten", inputs=[site.reads], axis=2)
 
     survey = find_sites(graph, [Breaking()], target)
-    with pytest.raises(PassError, match="pass 'elu-to-relu' .* output 'y' changed"):
+    with pytest.raises(PassError, match=r"pass 'elu-to-relu' .* output 'y' changed"):
         apply_candidates(graph, [Breaking()], [(survey.sites[1], "Relu")])
 
 

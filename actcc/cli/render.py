@@ -15,6 +15,7 @@ from actcc.site import KEEP
 
 _SHOWN_CHANGES = 12
 _SHOWN_NOTES = 4
+_FILE_WIDTH = 120
 
 
 def result_json(result: Result) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def result_json(result: Result) -> dict[str, Any]:
 
 def render_result(result: Result, *, explain: bool = False) -> None:
     """Tables on stdout; colour is left out where NO_COLOR is set or stdout is no terminal."""
-    console = Console(highlight=False, soft_wrap=False)
+    console = plain_console()
     if explain:
         _explain(console, result)
     console.print(_before_after(result))
@@ -67,14 +68,14 @@ def _before_after(result: Result) -> Table:
     latency = plan.latency
     noise = f" ± {100 * latency.ratio_noise:.1f} %" if latency.ratio_noise else ""
     table.add_row(
-        f"latency, {latency.source}",
+        f"latency ({latency.source})",
         milliseconds(latency.original_ns),
         milliseconds(latency.result_ns),
         f"{1 / latency.ratio:.3f}× ({100 * latency.ratio:.1f} %{noise})",
     )
     predicted = plan.predicted_latency_ns
     table.add_row(
-        "latency, predicted",
+        "latency predicted for the plan",
         "",
         milliseconds(predicted),
         f"{100 * predicted / latency.original_ns:.1f} %" if latency.original_ns else "",
@@ -91,12 +92,12 @@ def _accuracy_row(table: Table, plan: Plan) -> None:
         table.add_row("largest output difference", "", f"{plan.max_relative_difference:.1e}", "")
         return
     figures = plan.accuracy
-    allowed = "no limit" if figures.allowed_drop == float("inf") else f"{figures.allowed_drop:.4f}"
+    unlimited = figures.allowed_drop == float("inf")
     table.add_row(
-        f"{figures.metric}, {figures.samples} held-out samples",
+        f"{figures.metric} ({figures.samples} held-out samples)",
         f"{figures.original:.4f}",
         f"{figures.result:.4f}",
-        f"{-figures.drop:+.4f} (allowed −{allowed})",
+        f"{0.0 - figures.drop:+.4f}" + ("" if unlimited else f" of −{figures.allowed_drop:.4f}"),
     )
 
 
@@ -152,6 +153,12 @@ def _explained(candidate: CandidateFigures, chosen: str) -> str:
     figures = ", ".join(parts)
     verdict = "chosen" if candidate.name == chosen else candidate.reason
     return f"{candidate.name}: {figures + '; ' if figures else ''}{verdict}"
+
+
+def plain_console() -> Console:
+    """Stdout; where it is no terminal, wide enough that no table is folded."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
 
 
 def milliseconds(nanoseconds: float) -> str:

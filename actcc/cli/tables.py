@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from actcc.cli.render import kibibytes, milliseconds
+from actcc.cli.render import kibibytes, milliseconds, plain_console
 from actcc.inspection import Inspection
 
 
@@ -17,12 +16,12 @@ def render_rows(rows: list[dict[str, str]]) -> None:
         table.add_column(column)
     for row in rows:
         table.add_row(*row.values())
-    Console(highlight=False).print(table)
+    plain_console().print(table)
 
 
 def render_inspection(found: Inspection, *, top: int, explain: bool) -> None:
     """What a model is made of."""
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
         f"[bold]{found.model}[/bold]: opset {found.opset}, {found.nodes} nodes, "
         f"{found.parameters / 1e6:.2f} M parameters, {found.macs / 1e6:.1f} M MACs"

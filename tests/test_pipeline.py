@@ -1,0 +1,197 @@
+"""`optimize()` from end to end on a small network: what it promises holds for the written file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from networks import images, residual_network
+
+import actcc.search
+from actcc.budget import Budget
+from actcc.errors import InfeasibleError
+from actcc.graph import Graph
+from actcc.graph.compare import compare
+from actcc.pipeline import optimize
+from actcc.plan import Plan
+from actcc.result import Result
+from actcc.runtime import random_feeds, run, session
+from actcc.site import KEEP
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "network.onnx"
+    onnx.save_model(residual_network(), path)
+    np.savez(tmp_path / "calib.npz", images=images(20))
+    return path
+
+
+@pytest.fixture
+def calibration(model: Path) -> Path:
+    return model.parent / "calib.npz"
+
+
+def with_drop(drop: str, **others: str) -> Budget:
+    return Budget.parse(max_drop=drop, **others)  # type: ignore[arg-type]
+
+
+def chosen(result: Result) -> dict[str, str]:
+    return {site: name for site, name in result.plan.chosen.items() if name != KEEP}
+
+
+def test_within_a_wide_budget_the_network_gets_faster(model: Path, calibration: Path) -> None:
+    output = model.parent / "fast.onnx"
+    result = optimize(
+        model, "npu1", output=output, calibration=calibration, budget=with_drop("30%"), workers=1
+    )
+    assert result.status == "optimized"
+    assert result.plan.latency.ratio < 0.95
+    figures = result.plan.accuracy
+    assert figures is not None
+    assert figures.drop <= figures.allowed_drop == pytest.approx(0.3)
+    assert figures.samples == 8
+    runner = session(output)
+    assert set(run(runner, random_feeds(Graph.load(model), 0))) == {"features", "map"}
+
+
+def test_the_held_out_drop_is_what_a_second_run_measures(model: Path, calibration: Path) -> None:
+    from actcc.accuracy.estimate import reference_outputs
+    from actcc.accuracy.fidelity import FidelityReference
+    from actcc.calibration import load_samples
+
+    result = optimize(model, "npu1", calibration=calibration, budget=with_drop("10%"), workers=1)
+    original = Graph.load(model)
+    _, held_out = load_samples(calibration, original).split(0.4, 0)
+    reference = FidelityReference(reference_outputs(original, held_out))
+    assert result.plan.accuracy is not None
+    again = reference.loss(reference_outputs(result.graph, held_out))
+    assert result.plan.accuracy.drop == pytest.approx(again, rel=1e-3, abs=1e-7)
+
+
+def test_without_data_only_exact_candidates_are_chosen(model: Path) -> None:
+    result = optimize(model, "npu1", workers=1)
+    for site in result.plan.sites:
+        picked = [c for c in site.candidates if c.name == site.chosen]
+        assert all(candidate.exact for candidate in picked)
+    feeds = [random_feeds(Graph.load(model), seed) for seed in range(3)]
+    assert compare(Graph.load(model), result.graph, feeds).worst_relative <= 1e-5
+
+
+def test_an_output_that_cannot_be_faster_is_the_original_byte_for_byte(tmp_path: Path) -> None:
+    source, output = tmp_path / "relu.onnx", tmp_path / "same.onnx"
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    network (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }
+    """
+    onnx.save_model(onnx.parser.parse_model(text), source)
+    result = optimize(source, "npu1", output=output, workers=1)
+    assert result.status == "unchanged"
+    assert "no site" in result.reason
+    assert output.read_bytes() == source.read_bytes()
+    assert Plan.from_json(Path(f"{output}.plan.json").read_text()) == result.plan
+
+
+def test_the_same_input_and_seed_give_the_same_plan(model: Path, calibration: Path) -> None:
+    results = [
+        optimize(model, "npu1", calibration=calibration, budget=with_drop("10%"), workers=workers)
+        for workers in (1, 2)
+    ]
+    assert results[0].plan == results[1].plan
+
+
+def test_two_devices_get_different_plans(model: Path, calibration: Path) -> None:
+    plans = [
+        chosen(optimize(model, target, calibration=calibration, budget=with_drop("20%"), workers=1))
+        for target in ("cpu", "npu1")
+    ]
+    assert plans[0] != plans[1]
+
+
+def test_nothing_but_output_and_plan_is_left_behind(model: Path, calibration: Path) -> None:
+    before = set(model.parent.iterdir())
+    output = model.parent / "fast.onnx"
+    optimize(model, "npu1", output=output, calibration=calibration, workers=1)
+    added = {path.name for path in set(model.parent.iterdir()) - before}
+    assert added == {"fast.onnx", "fast.onnx.plan.json"}
+
+
+def test_the_most_accurate_network_of_a_latency(model: Path, calibration: Path) -> None:
+    budget = Budget.parse(max_drop=None, max_latency="85%", objective="accuracy")
+    accurate = optimize(model, "npu1", calibration=calibration, budget=budget, workers=1)
+    fast = optimize(model, "npu1", calibration=calibration, budget=with_drop("100%"), workers=1)
+    assert accurate.plan.latency.ratio <= 0.85
+    assert accurate.plan.accuracy is not None
+    assert fast.plan.accuracy is not None
+    assert accurate.plan.accuracy.drop < fast.plan.accuracy.drop
+
+
+def test_a_memory_budget_is_kept(model: Path, calibration: Path) -> None:
+    free = optimize(model, "npu1", calibration=calibration, budget=with_drop("1%"), workers=1)
+    budget = with_drop("60%", max_memory="80%")
+    bound = optimize(model, "npu1", calibration=calibration, budget=budget, workers=1)
+    before, after = bound.plan.peak_bytes
+    assert after <= 0.8 * before
+    assert free.plan.peak_bytes[0] == before
+
+
+def test_a_budget_out_of_reach_names_the_nearest(model: Path, calibration: Path) -> None:
+    budget = with_drop("1%", max_latency="5%")
+    with pytest.raises(InfeasibleError, match="nearest") as caught:
+        optimize(model, "npu1", calibration=calibration, budget=budget, workers=1)
+    assert caught.value.nearest["max_cost_ns"] > 0
+
+
+@pytest.fixture
+def interrupted_after_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Ctrl-C arrives when the third plan is solved."""
+    solve = actcc.search.solve
+    calls: list[int] = []
+
+    def counting(*arguments: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return solve(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(actcc.search, "solve", counting)
+    return calls
+
+
+def test_the_best_plan_survives_an_interruption(
+    model: Path, calibration: Path, interrupted_after_two: list[int]
+) -> None:
+    output = model.parent / "fast.onnx"
+    result = optimize(
+        model, "npu1", output=output, calibration=calibration, budget=with_drop("30%"), workers=1
+    )
+    assert len(interrupted_after_two) == 3
+    assert result.status == "optimized"
+    assert output.exists()
+
+
+def test_a_metric_of_the_users_own_is_what_the_budget_binds(model: Path, calibration: Path) -> None:
+    (model.parent / "metric.py").write_text(
+        "def mean(outputs, samples):\n"
+        "    assert len(outputs) == len(samples)\n"
+        "    return 10.0 - sum(abs(o['map']).mean() for o in outputs) / len(outputs)\n"
+    )
+    result = optimize(
+        model,
+        "npu1",
+        calibration=calibration,
+        metric=f"{model.parent / 'metric.py'}:mean",
+        budget=with_drop("0.05abs"),
+        workers=1,
+    )
+    figures = result.plan.accuracy
+    assert figures is not None
+    assert figures.metric == "mean"
+    assert figures.allowed_drop == pytest.approx(0.05)
+    assert figures.drop <= 0.05
+
+
+def test_a_pass_can_be_skipped_by_name(model: Path) -> None:
+    result = optimize(model, "npu1", skip=["swap-activation"], workers=1)
+    assert result.plan.sites == ()

@@ -29,6 +29,7 @@ _HOPELESS = 10.0
 
 
 def gather_evidence(
+    original: Graph,
     graph: Graph,
     sites: Sequence[OfferedSite],
     passes: Sequence[Pass],
@@ -49,10 +50,12 @@ def gather_evidence(
         worth = [_worth_estimating(site, prices[site.id], budget) for site in sites]
         estimates = _estimate(graph, worth, passes, budget, calibration, executor, progress)
     with progress.stage("Timing the model"):
-        (timing,) = target.backend.time_models([graph])
+        before, timing = target.backend.time_models([original, graph])
     limited = budget.max_memory is not None
     memory = memory_steps(graph, sites, passes, target.backend) if limited else ()
-    return Evidence(sites, prices, estimates, timing.latency_ns, timing.peak_bytes, memory)
+    return Evidence(
+        sites, prices, estimates, before.latency_ns, timing.latency_ns, before.peak_bytes, memory
+    )
 
 
 def _worth_estimating(site: OfferedSite, prices: SitePrices, budget: Budget) -> OfferedSite:

@@ -116,6 +116,7 @@ def optimize(
             normalized = normalize(original, skip=skip)
         survey = find_sites(normalized.graph, available, chosen_target, exact_only=data is None)
         evidence = gather_evidence(
+            original,
             normalized.graph,
             survey.sites,
             available,

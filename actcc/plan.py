@@ -36,14 +36,26 @@ class CandidateFigures:
 
 @dataclass(frozen=True)
 class SitePlan:
-    """One site with what was chosen."""
+    """One site with what was chosen.
+
+    Attributes:
+        spelling: how `kind` was written in the model, where the pass says so.
+    """
 
     id: str
     pass_name: str
     kind: str
+    spelling: str
     nodes: tuple[str, ...]
     chosen: str
     candidates: tuple[CandidateFigures, ...]
+
+
+    @property
+    def change(self) -> str:
+        """What was done, for tables: "Silu → HardSwish"."""
+        same_function = self.chosen.split(" as ")[0] == self.kind and bool(self.spelling)
+        return f"{self.kind}{f' as {self.spelling}' if same_function else ''} → {self.chosen}"
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,16 @@ class Evidence:
         sites: in topological order.
         prices: by site and candidate.
         estimates: losses of approximate candidates; None where there is no calibration data.
-        base_latency_ns: of the network with `keep` everywhere.
-        peak_bytes: peak of activations with `keep` everywhere.
+        original_latency_ns: of the model as it was given.
+        base_latency_ns: of the normalized network with `keep` everywhere, in the same run.
+        peak_bytes: peak of the original's activations.
         memory: live bytes by schedule step and candidate; empty without a memory budget.
     """
 
     sites: Sequence[OfferedSite]
     prices: Mapping[str, SitePrices]
     estimates: Estimates | None
+    original_latency_ns: float
     base_latency_ns: float
     peak_bytes: int
     memory: tuple[MemoryStep, ...] = ()
@@ -118,8 +120,10 @@ def site_plans(evidence: Evidence, chosen: Mapping[str, str]) -> tuple[SitePlan,
             f if f.reason or f.name == name else replace(f, reason=_why_not(f, best))
             for f in figures
         )
+        place = site.site
+        spelling = str(place.facts.get("spelling", ""))
         plans.append(
-            SitePlan(site.id, site.pass_name, site.site.kind, site.site.nodes, name, explained)
+            SitePlan(site.id, site.pass_name, place.kind, spelling, place.nodes, name, explained)
         )
     return tuple(plans)
 

@@ -85,8 +85,7 @@ class Result:
         counts: dict[str, int] = {}
         for site in self.plan.sites:
             if site.chosen != KEEP:
-                key = f"{site.kind} → {site.chosen}"
-                counts[key] = counts.get(key, 0) + 1
+                counts[site.change] = counts.get(site.change, 0) + 1
         return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
 
     def with_stage_seconds(self, seconds: Mapping[str, float]) -> Result:
@@ -181,9 +180,7 @@ def _plan(outcome: Outcome, best: Trial | None) -> Plan:
         settings=_settings(verifier),
         normalized=() if best is None else outcome.normalized.notes,
         sites=site_plans(outcome.evidence, {} if best is None else best.chosen),
-        predicted_latency_ns=outcome.evidence.base_latency_ns
-        if best is None
-        else best.predicted_latency_ns,
+        predicted_latency_ns=latency.original_ns if best is None else best.predicted_latency_ns,
         predicted_loss=0.0 if best is None else best.predicted_loss,
         latency=latency,
         accuracy=accuracy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from actcc.graph import Graph
@@ -15,6 +16,8 @@ from actcc.trials import Allowance, LatencyAllowance, Trial, Trials
 from actcc.verify import Verdict, Verifier
 
 _SOLVE_LIMIT_S = 20.0
+# Solves that lead to a plan that was tried already cost no trial; this ends a search of such.
+_MOST_SOLVES = 30
 
 
 def search_plans(
@@ -77,25 +80,32 @@ class _Run:
         budget = self.verifier.budget
         allowance: Allowance | LatencyAllowance
         if self.most_accurate and budget.max_latency is not None:
-            limit = budget.max_latency.against(self.evidence.base_latency_ns)
+            limit = budget.max_latency.against(self.evidence.original_latency_ns)
             allowance = LatencyAllowance(limit)
         else:
             allowance = Allowance.first(self._relative_drop())
-        while self.trials.wanted and not allowance.settled:
+        for _ in range(_MOST_SOLVES):
+            if allowance.settled or not self.trials.wanted:
+                break
             solution = self.solve(allowance.value)
             known = self.trials.tried(_rewrites(solution))
-            trial = known or self.attempt(solution)
-            advance()
-            held, spent = self._learned(trial.verdict)
-            before = allowance.value
-            allowance.learn(held=held, spent=spent)
-            if known is not None and (held or abs(allowance.value - before) < 0.02 * before):
-                break
+            if known is None:
+                advance()
+            held, spent = self._learned((known or self.attempt(solution)).verdict)
+            if known is not None and held and allowance.value >= self._largest_loss:
+                break  # everything that saves time is in the plan already
+            allowance.learn(held=held, spent=0.0 if known is not None and held else spent)
+
+    @cached_property
+    def _largest_loss(self) -> float:
+        """Predicted loss of the plan that spends most, as a share."""
+        losses = (max(o.loss_ppm for o in choice.options) for choice in self.problem.choices)
+        return sum(losses) / 1e6
 
     def solve(self, allowance: float) -> Solution:
         """The best plan by prediction under an allowance."""
         budget = self.verifier.budget
-        base = self.evidence.base_latency_ns
+        base = self.evidence.original_latency_ns
         latency = None if budget.max_latency is None else budget.max_latency.against(base)
         limited = within(
             self.problem,
@@ -118,7 +128,10 @@ class _Run:
         rewritten.save(path, external=self.graph.external)
         exact = all(site.candidate(name).exact for site, name in pairs)
         verdict = self.verifier.verify(path, exact=exact)
-        trial = Trial(chosen, solution.cost_ns, solution.loss_ppm / 1e6, path, verdict)
+        # The machine's pace may have changed since the base was timed; the ratio has not.
+        pace = verdict.latency.original_ns / self.evidence.original_latency_ns
+        predicted = solution.cost_ns * pace
+        trial = Trial(chosen, predicted, solution.loss_ppm / 1e6, path, verdict)
         self.trials.add(trial)
         return trial
 

@@ -29,6 +29,7 @@ Clock = Callable[[], int]
 _SHORTEST_SAMPLE_NS = 20_000
 _QUANTILE_99 = 2.5758  # of the standard normal distribution, two-sided
 _EXACT_BINOMIAL_UP_TO = 60
+_LEAST_TO_JUDGE = 8
 _CHECK_GROWTH = 1.25
 
 
@@ -150,7 +151,7 @@ def _rounds(
     deadline = clocks.waiting() + int(limits.time_limit_s * 1e9)
     samples: list[list[float]] = [[] for _ in runs]
     order = list(range(len(runs)))
-    next_check = limits.min_rounds
+    next_check = max(limits.min_rounds, _LEAST_TO_JUDGE)
     with _without_garbage_collection():
         calls = _calls_a_sample(runs, clocks.samples)
         for finished in range(limits.max_rounds):

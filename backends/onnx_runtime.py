@@ -150,7 +150,6 @@ class OnnxRuntimeBackend:
         """
         from actcc.memory import peak_memory
 
-        peaks = [peak_memory(model).peak_bytes for model in models]
         with contextlib.ExitStack() as files:
             jobs = [
                 _Job(
@@ -159,6 +158,7 @@ class OnnxRuntimeBackend:
                 )
                 for model in models
             ]
+            peaks = [peak_memory(model).peak_bytes for model in models]
             found = self._measure(jobs, self.settings.model_seconds)
         return [self._timing(one, peak) for one, peak in zip(found, peaks, strict=True)]
 

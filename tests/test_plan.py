@@ -27,6 +27,7 @@ PLAN = Plan(
             "swap-activation:y",
             "swap-activation",
             "Silu",
+            "Sigmoid+Mul",
             ("sigmoid", "mul"),
             "Relu",
             (

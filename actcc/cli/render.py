@@ -112,8 +112,7 @@ def _changes(result: Result) -> Table:
     for site in plan.sites:
         for candidate in site.candidates:
             if candidate.name == site.chosen and candidate.difference_ns is not None:
-                key = f"{site.kind} → {site.chosen}"
-                saved[key] = saved.get(key, 0.0) + candidate.difference_ns
+                saved[site.change] = saved.get(site.change, 0.0) + candidate.difference_ns
     rows = list(result.changes.items())
     for name, count in rows[:_SHOWN_CHANGES]:
         table.add_row(name, str(count), f"{saved.get(name, 0.0) / 1e3:+.1f} µs")

@@ -2,7 +2,9 @@
 
 An activation costs what it costs behind its convolution and before its readers: there it fuses,
 runs in place, or forces a change of layout. The neighbourhood of a site is therefore the site, the
-layers that feed it back to the nearest heavy operator, and the layers that read it.
+layers that feed it back to the nearest heavy operator, and the layers that read it, on to the next
+heavy operator where only views and element-wise work lie between. (Measured on ONNX Runtime: with
+direct readers alone the sum of single prices was up to twice the difference of the whole model.)
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ from actcc.site import OfferedSite, Site
 
 # Operators that other work fuses into; a walk towards the inputs ends at them.
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "ConvInteger"})
-_STEPS_BACK = 3
+# A walk towards the outputs ends here as well: beyond a junction another branch is priced too.
+_JUNCTIONS = frozenset(
+    {"Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Resize", "Split"}
+)
+_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,11 @@ def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
     """Names of the nodes of a site's neighbourhood."""
     names = set(site.nodes)
     frontier = [tensor for name in site.nodes for tensor in graph.node(name).inputs]
-    for _ in range(_STEPS_BACK):
+    for _ in range(_STEPS):
         frontier = [t for tensor in frontier for t in _step_back(graph, tensor, names)]
-    for reader in graph.consumers(site.writes):
-        if not _holds_subgraph(reader):
-            names.add(reader.name)
+    frontier = [graph.tensor(site.writes)]
+    for _ in range(_STEPS):
+        frontier = [t for tensor in frontier for t in _step_on(graph, tensor, names)]
     return names & {node.name for node in graph.nodes()}
 
 
@@ -96,6 +102,17 @@ def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
         return []
     names.add(writer.name)
     return [] if writer.op in HEAVY else list(writer.inputs)
+
+
+def _step_on(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
+    behind: list[Tensor] = []
+    for reader in graph.consumers(tensor):
+        if reader.name in names or _holds_subgraph(reader):
+            continue
+        names.add(reader.name)
+        if reader.op not in HEAVY and reader.op not in _JUNCTIONS:
+            behind += [t for t in reader.outputs if not t.is_empty()]
+    return behind
 
 
 def _holds_subgraph(node: Node) -> bool:

@@ -50,7 +50,6 @@ class SitePlan:
     chosen: str
     candidates: tuple[CandidateFigures, ...]
 
-
     @property
     def change(self) -> str:
         """What was done, for tables: "Silu → HardSwish"."""

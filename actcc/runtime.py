@@ -67,7 +67,10 @@ def session(
 
     def create(source: str | bytes) -> Any:
         try:
-            return ort.InferenceSession(source, options, providers=list(providers))
+            # Without fallback: a provider that fails to start must not turn into the CPU.
+            return ort.InferenceSession(
+                source, options, providers=list(providers), enable_fallback=0
+            )
         except Exception as error:  # the runtime raises a dozen unrelated types
             raise ModelError(
                 f"ONNX Runtime cannot load the model ({_one_line(error)}); "

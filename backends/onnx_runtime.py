@@ -29,6 +29,7 @@ from actcc.backends.onnx_session import Source as SessionSource
 from actcc.errors import ActccError, TargetError
 from actcc.graph import Graph, structure_hash
 from actcc.latency_models import Profile
+from actcc.memory import MemoryProfile, peak_memory
 from actcc.prices import LayerTime, Price, PriceQuery, Source, Timing, Unpriced
 from actcc.runtime import random_feeds
 from actcc.site import KEEP
@@ -148,8 +149,6 @@ class OnnxRuntimeBackend:
             ModelError: the runtime cannot load or run a model, or a shape is not static.
             TargetError: an execution provider does not start on this machine.
         """
-        from actcc.memory import peak_memory
-
         with contextlib.ExitStack() as files:
             jobs = [
                 _Job(
@@ -158,7 +157,7 @@ class OnnxRuntimeBackend:
                 )
                 for model in models
             ]
-            peaks = [peak_memory(model).peak_bytes for model in models]
+            peaks = [self.memory(model).peak_bytes for model in models]
             found = self._measure(jobs, self.settings.model_seconds)
         return [self._timing(one, peak) for one, peak in zip(found, peaks, strict=True)]
 
@@ -174,6 +173,10 @@ class OnnxRuntimeBackend:
             ratio=found.ratio,
             ratio_noise=math.hypot(found.ratio_noise, placement),
         )
+
+    def memory(self, model: Graph) -> MemoryProfile:
+        """Live bytes of activations; the runtime writes every tensor in its own type."""
+        return peak_memory(model)
 
     def layers(self, model: Graph) -> list[LayerTime]:
         """Latency by node of the optimised graph, in the order of execution.

@@ -116,6 +116,14 @@ class Program:
     def sites(self) -> int:
         return int(self.present.shape[0])
 
+    @cached_property
+    def largest_value(self) -> int:
+        """No choice that is wanted has a larger objective; where it is not the peak."""
+        most = np.where(self.present, self.objective, np.iinfo(np.int64).min).max(axis=1)
+        pairs = self.pairs.costs.max(axis=(1, 2), initial=0).sum()
+        largest = int(most.sum()) + self.constant + self.objective_counts_pairs * int(pairs)
+        return largest if self.cutoff is None else min(largest, self.cutoff)
+
     def without(self, removed: Mask) -> Program:
         """The same program without some options."""
         return replace(self, present=self.present & ~removed)

@@ -67,13 +67,15 @@ class _Run:
         self.value: int | None = None
         self.best = self.here = self._visit(start)
         self.level = max(1.0, _FIRST_LEVEL * float(_spread(program).sum()))
-        self.ceiling = float(_spread(program).sum()) + self.best.bound + self.level
+        self.ceiling = float(program.largest_value)
         self.direction: Multipliers | None = None
         self.stalled = 0
 
     def finished(self) -> bool:
         """Whether the plan found meets the bound, no plan exists, or no step helps."""
         if self.value is not None and self.value <= np.ceil(self.best.bound - 1e-6):
+            return True
+        if self.best.bound > self.ceiling + 1.0:
             return True
         smallest = max(0.1, _CLOSE * abs(self.best.bound))
         return self.level < smallest or not self.scale.rows.size + self.scale.messages.size
@@ -178,9 +180,7 @@ def _scale(program: Program) -> Multipliers:
     spread = np.maximum(spread, floor)
     asked = np.ptp(rows.values, axis=1).astype(np.float64) if rows.values.size else np.zeros(0)
     row_stake = np.bincount(rows.block_row, weights=asked, minlength=rows.count)
-    stake = np.bincount(
-        rows.block_row, weights=spread[rows.block_site], minlength=rows.count
-    )
+    stake = np.bincount(rows.block_row, weights=spread[rows.block_site], minlength=rows.count)
     scale = np.sqrt(stake) / np.maximum(row_stake, 1.0)
     between = np.ptp(pairs.costs, axis=(1, 2)).astype(np.float64) if pairs.count else np.zeros(0)
     if not program.objective_counts_pairs:

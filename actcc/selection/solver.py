@@ -1,0 +1,127 @@
+"""Solve a selection problem: both criteria, the re-check, and the error where nothing fits."""
+
+from __future__ import annotations
+
+from actcc.errors import ActccError
+from actcc.selection.arrays import Integers
+from actcc.selection.assembly import program_of
+from actcc.selection.check import Totals, check, total
+from actcc.selection.effort import Effort
+from actcc.selection.expansion import Outcome, minimise
+from actcc.selection.explain import infeasible
+from actcc.selection.problem import KEEP, Problem, ProblemError, Quantity
+from actcc.selection.solution import Solution, relative_gap
+
+_TIE_SHARE = 0.25
+
+
+class UndecidedError(ActccError):
+    """The effort ran out before a plan was found or ruled out."""
+
+
+def solve(
+    problem: Problem,
+    *,
+    seed: int = 0,
+    workers: int = 2,
+    time_limit_s: float = 30.0,
+    gap_limit: float = 0.0,
+) -> Solution:
+    """The best plan within the budgets, with a proof of how good it is.
+
+    The same problem, seed and number of workers give the same plan, unless the clock ends the
+    search first (`Solution.reproducible` says so). The search is Lagrangian bound, fixing by
+    reduced costs and CP-SAT on a growing core; see `expansion`.
+
+    Args:
+        seed: of CP-SAT's random choices.
+        workers: searches that run side by side, each on one core.
+        time_limit_s: seconds for the search; where no plan exists, once more as long for the
+            nearest reachable budgets.
+        gap_limit: a proved gap (see `Solution.gap`) at which to stop; 0 for the optimum.
+
+    Raises:
+        InfeasibleError: no plan meets all budgets; carries the nearest reachable values.
+        UndecidedError: the time ran out before a plan was found.
+        ProblemError: workers, time or gap limit make no sense.
+    """
+    _validate(workers, time_limit_s, gap_limit)
+    effort = Effort(seed=seed, workers=workers, time_limit_s=time_limit_s)
+    primary: Quantity = "cost" if problem.objective == "latency" else "loss"
+    keep = _objective(primary, total(problem, {choice.id: KEEP for choice in problem.choices}))
+
+    def good_enough(value: int, bound: int) -> bool:
+        return relative_gap(value, bound, keep) <= gap_limit
+
+    program = program_of(problem, primary, problem.budgets)
+    outcome = minimise(program, effort, good_enough=good_enough)
+    if outcome.infeasible:
+        raise infeasible(problem, Effort(seed=seed, workers=workers, time_limit_s=time_limit_s))
+    if outcome.chosen is None or outcome.bound is None:
+        raise UndecidedError(
+            f"no plan was found and none was ruled out within {time_limit_s:g} s for "
+            f"{len(problem.choices)} sites; allow more time or loosen a budget"
+        )
+    chosen, settled = outcome.chosen, False
+    if outcome.optimal:
+        chosen, settled = _break_ties(problem, primary, outcome, effort)
+    plan = _names(problem, chosen)
+    totals = check(problem, plan)
+    value = _objective(primary, totals)
+    gap = relative_gap(value, outcome.bound, keep)
+    return Solution(
+        chosen=plan,
+        cost_ns=totals.cost_ns,
+        loss_ppm=totals.loss_ppm,
+        peak_bytes=totals.peak_bytes,
+        size_bytes=totals.size_bytes,
+        objective=problem.objective,
+        bound=outcome.bound,
+        gap=gap,
+        status="optimal" if value == outcome.bound else "feasible",
+        ties_settled=settled,
+        reproducible=not effort.cut_by_clock,
+        workers=workers,
+        seed=seed,
+        wall_s=effort.seconds_spent,
+    )
+
+
+def _break_ties(
+    problem: Problem, primary: Quantity, outcome: Outcome, effort: Effort
+) -> tuple[Integers, bool]:
+    """Among the plans with the proved objective, the one that is best by the other criterion."""
+    assert outcome.chosen is not None
+    assert outcome.value is not None
+    secondary: Quantity = "loss" if primary == "cost" else "cost"
+    budgets = {**problem.budgets, primary: outcome.value}
+    program = program_of(problem, secondary, budgets).without(~outcome.present)
+    with effort.portion(_TIE_SHARE):
+        second = minimise(program, effort, hint=outcome.chosen)
+    chosen = outcome.chosen if second.chosen is None else second.chosen
+    return chosen, second.optimal
+
+
+def _validate(workers: int, time_limit_s: float, gap_limit: float) -> None:
+    limits = {
+        "workers": workers >= 1,
+        "time_limit_s": time_limit_s > 0,
+        "gap_limit": gap_limit >= 0,
+    }
+    for name, sensible in limits.items():
+        if not sensible:
+            raise ProblemError(
+                f"{name} is out of range in the call of solve; use at least one worker, a time "
+                "limit above 0 s and a gap limit of 0 or more"
+            )
+
+
+def _objective(primary: Quantity, totals: Totals) -> int:
+    return totals.cost_ns if primary == "cost" else totals.loss_ppm
+
+
+def _names(problem: Problem, chosen: Integers) -> dict[str, str]:
+    return {
+        choice.id: choice.options[option].name
+        for choice, option in zip(problem.choices, chosen, strict=True)
+    }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from actcc.errors import InfeasibleError
 from actcc.graph import Graph
 from actcc.pass_api import Pass, apply_candidates
 from actcc.program import Evidence, build_problem, within
@@ -41,11 +42,11 @@ def search_plans(
     try:
         with progress.stage("Solving and verifying", trials.most) as advance:
             if evidence.estimates is None:
-                run.attempt(run.solve(0.0))
+                run.fall_back()
             else:
                 run.tighten(advance)
-                if trials.best is None:
-                    run.attempt(run.solve(0.0))
+                if trials.best is None and not run.most_accurate:
+                    run.fall_back()
     except KeyboardInterrupt:
         if trials.best is None:
             raise
@@ -87,7 +88,12 @@ class _Run:
         for _ in range(_MOST_SOLVES):
             if allowance.settled or not self.trials.wanted:
                 break
-            solution = self.solve(allowance.value)
+            try:
+                solution = self.solve(allowance.value)
+            except InfeasibleError:
+                if self.trials.done:
+                    break  # the allowance was tightened past what can be reached
+                raise
             known = self.trials.tried(_rewrites(solution))
             if known is None:
                 advance()
@@ -96,6 +102,12 @@ class _Run:
                 break  # everything that saves time is in the plan already
             allowance.learn(held=held, spent=0.0 if known is not None and held else spent)
 
+    def fall_back(self) -> None:
+        """Exact rewrites alone: the plan that cannot lose accuracy."""
+        solution = self.solve(0.0)
+        if self.trials.tried(_rewrites(solution)) is None:
+            self.attempt(solution)
+
     @cached_property
     def _largest_loss(self) -> float:
         """Predicted loss of the plan that spends most, as a share."""
@@ -103,17 +115,36 @@ class _Run:
         return sum(losses) / 1e6
 
     def solve(self, allowance: float) -> Solution:
-        """The best plan by prediction under an allowance."""
-        budget = self.verifier.budget
-        base = self.evidence.original_latency_ns
-        latency = None if budget.max_latency is None else budget.max_latency.against(base)
+        """The best plan by prediction under an allowance.
+
+        Where latency and memory cannot be met within it, the least loss that meets them is tried:
+        the measured drop decides, not the predicted one.
+
+        Raises:
+            InfeasibleError: no plan meets the budgets.
+        """
+        if self.most_accurate:
+            return self._solve(max_loss=None, max_latency_ns=allowance)
+        latency = self.verifier.budget.max_latency
+        original = self.evidence.original_latency_ns
+        limit = None if latency is None else latency.against(original)
+        try:
+            return self._solve(max_loss=allowance, max_latency_ns=limit)
+        except InfeasibleError as error:
+            if "max_loss_ppm" not in error.nearest:
+                return self._solve(max_loss=None, max_latency_ns=limit)  # names the user's budgets
+            least = error.nearest["max_loss_ppm"] / 1e6
+            if self.verifier.metric is None and least > self._relative_drop():
+                return self._solve(max_loss=self._relative_drop(), max_latency_ns=limit)
+            return self._solve(max_loss=least, max_latency_ns=limit)
+
+    def _solve(self, *, max_loss: float | None, max_latency_ns: float | None) -> Solution:
+        memory = self.verifier.budget.max_memory
         limited = within(
             self.problem,
-            max_loss=None if self.most_accurate else allowance,
-            max_latency_ns=allowance if self.most_accurate else latency,
-            max_peak_bytes=None
-            if budget.max_memory is None
-            else budget.max_memory.against(self.evidence.peak_bytes),
+            max_loss=max_loss,
+            max_latency_ns=max_latency_ns,
+            max_peak_bytes=None if memory is None else memory.against(self.evidence.peak_bytes),
             most_accurate=self.most_accurate,
         )
         return solve(limited, seed=self.verifier.seed, time_limit_s=_SOLVE_LIMIT_S)

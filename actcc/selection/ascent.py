@@ -159,7 +159,7 @@ def _spread(program: Program) -> Floats:
     objective = program.objective
     most = np.where(program.present, objective, np.iinfo(np.int64).min).max(axis=1)
     least = np.where(program.present, objective, np.iinfo(np.int64).max).min(axis=1)
-    spread = (most - least).astype(np.float64)
+    spread: Floats = (most - least).astype(np.float64)
     if program.objective_counts_pairs and program.pairs.count:
         pairs = program.pairs
         between = np.abs(pairs.costs).max(axis=(1, 2)).astype(np.float64)

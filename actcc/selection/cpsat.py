@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -24,7 +24,7 @@ from actcc.selection.effort import Effort
 State = Literal["optimal", "infeasible", "open"]
 
 # What the workers differ in; the first is the best single strategy on knapsack-like cores.
-_STRATEGIES: tuple[dict[str, int], ...] = (
+_STRATEGIES: tuple[dict[str, Any], ...] = (
     {"linearization_level": 1},
     {"linearization_level": 2},
     {"search_branching": cp_model.PORTFOLIO_WITH_QUICK_RESTART_SEARCH},
@@ -84,6 +84,7 @@ class _Core:
         self.program = program
         self.present = present
         self.model = cp_model.CpModel()
+        self.one = self.model.new_constant(1)
         self.only = present.argmax(axis=1)
         self.fixed = present.sum(axis=1) == 1
         self.variables: dict[int, dict[int, cp_model.IntVar]] = {}
@@ -112,29 +113,38 @@ class _Core:
 
     def choice(self, solver: cp_model.CpSolver) -> Integers:
         """[sites]; the option that the solver chose at each site."""
-        chosen = self.only.astype(np.int64)
+        chosen: Integers = self.only.astype(np.int64)
         for site, options in self.variables.items():
             chosen[site] = next(
                 option for option, variable in options.items() if solver.boolean_value(variable)
             )
         return chosen
 
-    def _figures(self, figures: Integers) -> cp_model.LinearExprT:
+    def _linear(
+        self, terms: Sequence[tuple[cp_model.IntVar, int]], constant: int
+    ) -> cp_model.LinearExpr:
+        all_terms = [*terms, (self.one, constant)]
+        return cp_model.LinearExpr.weighted_sum(
+            [variable for variable, _ in all_terms],
+            [coefficient for _, coefficient in all_terms],
+        )
+
+    def _figures(self, figures: Integers) -> cp_model.LinearExpr:
         """The sum of [sites, options] figures over the choice."""
         constant = int(figures[self.fixed, self.only[self.fixed]].sum())
         free = [(site, figures[site]) for site in self.variables]
         return self._blocks(free, constant)
 
-    def _blocks(self, free: Sequence[tuple[int, Integers]], constant: int) -> cp_model.LinearExprT:
+    def _blocks(self, free: Sequence[tuple[int, Integers]], constant: int) -> cp_model.LinearExpr:
         terms = [
             (variable, int(values[option]))
             for site, values in free
             for option, variable in self.variables[site].items()
             if values[option]
         ]
-        return _linear(terms, constant)
+        return self._linear(terms, constant)
 
-    def _add_rows_and_objective(self) -> cp_model.LinearExprT:
+    def _add_rows_and_objective(self) -> cp_model.LinearExpr:
         rows = self.program.rows
         constants = np.zeros(rows.count, dtype=np.int64)
         settled = np.flatnonzero(self.fixed[rows.block_site])
@@ -144,24 +154,25 @@ class _Core:
         for block in np.flatnonzero(~self.fixed[rows.block_site]):
             entry = (int(rows.block_site[block]), rows.values[block])
             free[rows.block_row[block]].append(entry)
-        peak: cp_model.LinearExprT = 0
-        if self.program.quantity == "peak":
-            reach = int(np.abs(rows.values).max(axis=1, initial=0).sum())
-            reach += int(np.abs(rows.limit).sum())
-            peak = self.model.new_int_var(-reach, reach, "peak")
+        peak = self._new_peak() if self.program.quantity == "peak" else None
         for row in range(rows.count):
             total = self._blocks(free[row], int(constants[row] - rows.limit[row]))
             if rows.counts_pairs[row]:
                 total = total + self.pair_cost
-            if rows.is_memory[row]:
+            if rows.is_memory[row] and peak is not None:
                 total = total - peak
             self.model.add(total <= 0)
-        if self.program.quantity == "peak":
+        if peak is not None:
             return peak
         objective = self._figures(self.program.objective) + self.program.constant
         return objective + self.pair_cost if self.program.objective_counts_pairs else objective
 
-    def _add_pairs(self) -> cp_model.LinearExprT:
+    def _new_peak(self) -> cp_model.IntVar:
+        rows = self.program.rows
+        reach = int(np.abs(rows.values).max(axis=1, initial=0).sum() + np.abs(rows.limit).sum())
+        return self.model.new_int_var(-reach, reach, "peak")
+
+    def _add_pairs(self) -> cp_model.LinearExpr:
         """The pairwise costs; where both sites are open, a Boolean for each meeting of classes.
 
         The Booleans are tied to the sites by equalities, whose linear relaxation is the local
@@ -180,7 +191,7 @@ class _Core:
                 constant += int(costs[next(iter(ends[0])), next(iter(ends[1]))])
             else:
                 terms += self._meetings(ends, costs)
-        return _linear(terms, constant)
+        return self._linear(terms, constant)
 
     def _classes(self, site: int, class_of: Integers) -> dict[int, list[cp_model.IntVar]]:
         """The Booleans of each class that is present at a site; none where the site is fixed."""
@@ -209,13 +220,6 @@ class _Core:
         for b, found in second.items():
             self.model.add(sum(joint[a, b] for a in first) == sum(found))
         return [(variable, int(costs[a, b])) for (a, b), variable in joint.items()]
-
-
-def _linear(terms: Sequence[tuple[cp_model.IntVar, int]], constant: int) -> cp_model.LinearExprT:
-    weighted = cp_model.LinearExpr.weighted_sum(
-        [variable for variable, _ in terms], [coefficient for _, coefficient in terms]
-    )
-    return weighted + constant
 
 
 def _run(core: _Core, effort: Effort, units: float) -> list[tuple[Reply, float]]:

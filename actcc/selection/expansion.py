@@ -120,10 +120,10 @@ class _Search:
     def _finished(self, good_enough: GoodEnough) -> bool:
         if self.infeasible:
             return True
-        if self.value is not None and self.bound is not None:
-            if self.value <= self.bound or good_enough(self.value, self.bound):
-                return True
-        return self.effort.exhausted
+        if self.value is None or self.bound is None:
+            return self.effort.exhausted
+        proved = self.value <= self.bound
+        return proved or good_enough(self.value, self.bound) or self.effort.exhausted
 
     def _solve(self, core: Mask, units: float) -> bool:
         """Search one core; whether it is settled: a proof was found within it."""

@@ -88,7 +88,8 @@ class Relaxation:
         chosen = charged.argmin(axis=1)
         bound = charged[self._sites, chosen].sum() - prices @ self._limit + self.program.constant
         picked = self._values[self._blocks, chosen[rows.block_site]]
-        activity = np.bincount(rows.block_row, weights=picked, minlength=rows.count)
+        sums = np.bincount(rows.block_row, weights=picked, minlength=rows.count)
+        activity = np.asarray(sums, dtype=np.float64)
         excess = activity - self._limit
         messages = np.zeros_like(multipliers.messages)
         if len(self._pairs):
@@ -105,7 +106,7 @@ class Relaxation:
         for (_, classes, slots), messages in zip(self._ends, multipliers.messages, strict=True):
             received = messages[self._pairs[:, None], classes].reshape(-1)
             charges = charges + np.bincount(slots, weights=received, minlength=self._slots)
-        return np.asarray(charges).reshape(self.program.present.shape)
+        return np.asarray(charges, dtype=np.float64).reshape(self.program.present.shape)
 
     def _meet(self, multipliers: Multipliers, chosen: Integers) -> tuple[float, float, Floats]:
         """The pairs' share: its minimum, the pairwise costs at it, the messages' gradient."""

@@ -9,8 +9,9 @@ from actcc.selection.check import Totals, check, total
 from actcc.selection.effort import Effort
 from actcc.selection.expansion import Outcome, minimise
 from actcc.selection.explain import infeasible
-from actcc.selection.problem import KEEP, Problem, ProblemError, Quantity
+from actcc.selection.problem import Problem, ProblemError, Quantity
 from actcc.selection.solution import Solution, relative_gap
+from actcc.site import KEEP
 
 _TIE_SHARE = 0.25
 

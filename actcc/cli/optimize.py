@@ -21,7 +21,7 @@ from actcc.cli.options import (
 from actcc.errors import ModelError
 
 
-@click.command("optimize")
+@click.command("optimize", short_help="Make MODEL faster within a budget, and verify it.")
 @model_argument
 @click.option(
     "--output",

@@ -17,7 +17,7 @@ from actcc.cli.options import (
 )
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show sites, MACs, and where the latency goes.")
 @model_argument
 @target_option
 @shape_option
@@ -47,7 +47,7 @@ def inspect_command(**options: Any) -> None:
         render_inspection(found, top=options["top"], explain=options["explain"])
 
 
-@click.command("targets")
+@click.command("targets", short_help="List the built-in targets.")
 @json_option
 def targets_command(as_json: bool) -> None:
     """List the built-in targets; --target also takes the path of a profile of your own."""
@@ -61,7 +61,7 @@ def targets_command(as_json: bool) -> None:
     _print(rows, as_json, render_rows)
 
 
-@click.command("passes")
+@click.command("passes", short_help="List the passes in running order.")
 @plugin_option
 @json_option
 def passes_command(plugins: tuple[str, ...], as_json: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich import box
 from rich.table import Table
 
@@ -30,21 +32,35 @@ def render_inspection(found: Inspection, *, top: int, explain: bool) -> None:
         f"on {found.target}: {milliseconds(found.latency_ns)} ({found.source}), "
         f"peak memory of activations {kibibytes(found.peak_bytes)}"
     )
-    sites = Table(box=box.SIMPLE_HEAD, title=f"{sum(r.count for r in found.sites)} sites")
-    for column in ("activation", "spelling", "shape", "sites"):
-        sites.add_column(column, justify="right" if column == "sites" else "left")
+    sites = Table(box=box.SIMPLE_HEAD, title=f"{sum(r.count for r in found.sites)} activations")
+    for column in ("activation", "spelling", "shape", "places"):
+        sites.add_column(column, justify="right" if column == "places" else "left")
     for row in found.sites:
         shape = "×".join(str(d) for d in row.shape)
         sites.add_row(row.activation, row.spelling, shape, str(row.count))
     console.print(sites)
+    console.print(_operators(found, top))
     console.print(_layers(found, top))
     if explain:
         for name, refusal in found.refusals:
             console.print(f"{name}: {refusal.subject}: {refusal.reason}", soft_wrap=True)
 
 
+def _operators(found: Inspection, top: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="where the latency goes, by operator")
+    for column in ("operator", "layers", "latency", "share"):
+        table.add_column(column, justify="left" if column == "operator" else "right")
+    total = sum(layer.latency_ns for layer in found.layers) or 1.0
+    counts = Counter(layer.op for layer in found.layers)
+    spent = {op: sum(x.latency_ns for x in found.layers if x.op == op) for op in counts}
+    for op, latency in sorted(spent.items(), key=lambda entry: -entry[1])[:top]:
+        share = f"{100 * latency / total:.1f} %"
+        table.add_row(op, str(counts[op]), milliseconds(latency), share)
+    return table
+
+
 def _layers(found: Inspection, top: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="where the latency goes")
+    table = Table(box=box.SIMPLE_HEAD, title="by layer")
     for column in ("layer", "operator", "latency", "share", "bound by"):
         numeric = column in ("latency", "share")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")

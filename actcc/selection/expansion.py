@@ -17,7 +17,7 @@ from actcc.selection.arrays import Integers, Mask, Program
 from actcc.selection.ascent import ascend
 from actcc.selection.dominance import dominated
 from actcc.selection.effort import Effort
-from actcc.selection.relaxation import Certificate, certify
+from actcc.selection.relaxation import Certificate, Multipliers, certify
 
 _FIRST_CORE = 60  # options beside the cheapest of each site
 _GROWTH = 3
@@ -70,6 +70,8 @@ def minimise(
             search.offer(plan)
     if program.quantity != "peak":
         search.relax()
+        if not search.finished(good_enough):
+            search.sharpen()
     search.run(good_enough)
     return Outcome(search.chosen, search.value, search.bound, search.infeasible, search.present)
 
@@ -99,16 +101,32 @@ class _Search:
     def relax(self) -> None:
         """Find multipliers; what they prove is kept as bound and reduced costs."""
         ascent = ascend(self.program)
-        self.certificate = certify(self.program, ascent.multipliers)
+        self._certify(ascent.multipliers)
         if ascent.chosen is not None:
             self.offer(ascent.chosen)
-        self._raise_bound(self.certificate.bound)
         self._fix()
+
+    def sharpen(self) -> None:
+        """Replace the multipliers by those of the linear relaxation where these prove more."""
+        # Imported here, like CP-SAT below: OR-tools takes half a second, and many a problem is
+        # solved before it is needed.
+        from actcc.selection.linear import dual_multipliers
+
+        multipliers = dual_multipliers(self.program.without(~self.present))
+        if multipliers is not None:
+            self._certify(multipliers)
+            self._fix()
+
+    def _certify(self, multipliers: Multipliers) -> None:
+        certificate = certify(self.program, multipliers)
+        if self.certificate is None or certificate.height > self.certificate.height:
+            self.certificate = certificate
+        self._raise_bound(certificate.bound)
 
     def run(self, good_enough: GoodEnough) -> None:
         """Solve cores of growing size until a proof, a good enough plan or the effort's end."""
         size, units, slices = _FIRST_CORE, _FIRST_SLICE, 0
-        while not self._finished(good_enough):
+        while not self.finished(good_enough):
             core = self._core(size)
             settled = self._solve(core, units)
             slices += 1
@@ -117,7 +135,8 @@ class _Search:
             if not settled:
                 units *= 2
 
-    def _finished(self, good_enough: GoodEnough) -> bool:
+    def finished(self, good_enough: GoodEnough) -> bool:
+        """Whether there is a proof, a good enough plan or no effort left."""
         if self.infeasible:
             return True
         if self.value is None or self.bound is None:
@@ -127,7 +146,6 @@ class _Search:
 
     def _solve(self, core: Mask, units: float) -> bool:
         """Search one core; whether it is settled: a proof was found within it."""
-        # Imported here because OR-tools takes half a second and many problems end before it.
         from actcc.selection.cpsat import search_core
 
         reply = search_core(

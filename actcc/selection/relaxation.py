@@ -11,6 +11,7 @@ integers, so that what is called proved does not hang on rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -139,6 +140,11 @@ class Certificate:
     exact: int
     reduced: Integers
     shift: int
+
+    @property
+    def height(self) -> Fraction:
+        """The bound before it is rounded up to an integer."""
+        return Fraction(self.exact, 1 << self.shift)
 
     @property
     def bound(self) -> int:

@@ -12,7 +12,7 @@ from actcc.activations import find_activations
 from actcc.graph import Graph, Shape, static_types
 from actcc.graph.macs import count_macs, count_parameters
 from actcc.normalize import normalize
-from actcc.pass_api import discover, find_sites
+from actcc.pass_api import discover, find_sites, select_passes
 from actcc.prices import LayerTime, Source
 from actcc.site import Refusal
 from actcc.targets import Target, load_target
@@ -72,7 +72,7 @@ def inspect_model(
         for match in find_activations(graph)
     )
     (timing,) = chosen.backend.time_models([graph])
-    survey = find_sites(graph, discover([Path(p) for p in plugins]), chosen)
+    survey = find_sites(graph, select_passes(None, plugins), chosen)
     return Inspection(
         model=Path(model).name,
         opset=graph.opset,

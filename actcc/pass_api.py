@@ -129,6 +129,31 @@ def discover(plugins: Sequence[Path] = ()) -> list[Pass]:
     return passes
 
 
+def select_passes(
+    passes: Sequence[Pass] | None,
+    plugins: Sequence[str | Path] = (),
+    skip: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> list[Pass]:
+    """The passes that run: all defaults, those asked for, without those skipped.
+
+    Raises:
+        PassError: a name in `skip` or `also` is no pass, or a plug-in cannot be loaded.
+    """
+    from actcc.passes import NORMALIZING
+
+    found = list(passes) if passes is not None else discover([Path(p) for p in plugins])
+    known = {entry.name for entry in found} | {entry.name for entry in NORMALIZING}
+    for name in (*skip, *also):
+        if name not in known:
+            raise PassError(f"no pass is named '{name}'; `actcc passes` lists them")
+    return [
+        entry
+        for entry in found
+        if entry.name not in skip and (passes is not None or entry.default or entry.name in also)
+    ]
+
+
 def _load_plugin(path: Path) -> list[type[Pass]]:
     module = load_module(path, "plug-in")
     found = [

@@ -20,7 +20,7 @@ from actcc.evidence import gather_evidence
 from actcc.graph import Graph, static_types
 from actcc.graph.files import staging_folder
 from actcc.normalize import normalize
-from actcc.pass_api import Pass, discover, find_sites
+from actcc.pass_api import Pass, find_sites, select_passes
 from actcc.progress import Progress, Silent
 from actcc.result import Outcome, Result, finish
 from actcc.search import search_plans
@@ -148,32 +148,6 @@ def optimize(
         )
         outcome = Outcome(source, normalized, survey, evidence, trials, verifier)
         return finish(outcome, None if output is None else Path(output))
-
-
-def select_passes(
-    passes: Sequence[Pass] | None,
-    plugins: Sequence[str | Path] = (),
-    skip: Sequence[str] = (),
-    also: Sequence[str] = (),
-) -> list[Pass]:
-    """The passes that run: all defaults, those asked for, without those skipped.
-
-    Raises:
-        PassError: a name in `skip` or `also` is no pass, or a plug-in cannot be loaded.
-    """
-    from actcc.errors import PassError
-    from actcc.passes import NORMALIZING
-
-    found = list(passes) if passes is not None else discover([Path(p) for p in plugins])
-    known = {entry.name for entry in found} | {entry.name for entry in NORMALIZING}
-    for name in (*skip, *also):
-        if name not in known:
-            raise PassError(f"no pass is named '{name}'; `actcc passes` lists them")
-    return [
-        entry
-        for entry in found
-        if entry.name not in skip and (passes is not None or entry.default or entry.name in also)
-    ]
 
 
 @contextlib.contextmanager

@@ -55,20 +55,11 @@ _FACTS = ("activation", "spelling", "opset", "dtype", "quantized")  # the rest a
 
 @rewrite("swap-activation")
 class SwapActivation(Pass):
-    """Offers spellings and stand-ins for every activation that is recognised.
-
-    Args:
-        identity: also offer to remove the activation.
-    """
-
-    def __init__(self, identity: bool = False) -> None:
-        self._identity = identity
+    """Activation  →  another function of its kind, or another spelling of the same one."""
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
         """One site an activation, in topological order."""
-        recognition = recognise(graph)
-        yield from (_site(match, graph.opset) for match in recognition.matches)
-        yield from recognition.refusals
+        return activation_sites(graph)
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
         """Legal spellings of the function itself, then of the functions near to it."""
@@ -86,10 +77,7 @@ class SwapActivation(Pass):
         for function in self._functions(site):
             for way in spellings_of(function):
                 if _name(function, way) == candidate.name:
-                    if function.name == "Identity":
-                        graph.bypass(site, site.reads)
-                    else:
-                        write(graph, site, function, way, str(site.facts["dtype"]))
+                    write(graph, site, function, way, str(site.facts["dtype"]))
                     return
         raise PassError(
             f"site '{site.id}' has no candidate '{candidate.name}'; was the plan made with "
@@ -102,8 +90,13 @@ class SwapActivation(Pass):
         if own is not None:
             yield own
         yield from (near for near in _NEAR.get(site.kind, ()) if near != own)
-        if self._identity:
-            yield Activation("Identity")
+
+
+def activation_sites(graph: Graph) -> Iterator[Site | Refusal]:
+    """One site an activation, in topological order, then what was not recognised and why."""
+    recognition = recognise(graph)
+    yield from (_site(match, graph.opset) for match in recognition.matches)
+    yield from recognition.refusals
 
 
 def _site(match: Match, opset: int) -> Site:

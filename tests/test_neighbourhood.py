@@ -4,10 +4,10 @@ from networks import residual_network
 
 from actcc.graph import Graph
 from actcc.neighbourhood import neighbourhoods, neighbouring_nodes
-from actcc.pass_api import discover, find_sites
+from actcc.pass_api import find_sites, select_passes
 from actcc.targets import load_target
 
-PASSES = discover()
+PASSES = select_passes(None)
 
 
 def test_the_neighbourhood_reaches_from_the_convolution_before_to_the_readers() -> None:

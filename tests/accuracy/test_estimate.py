@@ -10,11 +10,11 @@ from actcc.accuracy.estimate import merge, plan_tasks, reference_outputs, run_ta
 from actcc.accuracy.fidelity import FidelityReference
 from actcc.calibration import SampleSet, load_samples
 from actcc.graph import Graph
-from actcc.pass_api import apply_candidates, discover, find_sites
+from actcc.pass_api import apply_candidates, find_sites, select_passes
 from actcc.runtime import run, session
 from actcc.targets import load_target
 
-PASSES = discover()
+PASSES = select_passes(None)
 
 
 @pytest.fixture

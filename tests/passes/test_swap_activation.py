@@ -86,9 +86,9 @@ def target(**settings):
     return Target(Profile(name="t", description="", backend="analytic", settings=settings))
 
 
-def survey(model, *, identity=False, exact_only=False, **settings):
+def survey(model, *, exact_only=False, **settings):
     graph = Graph.load(model)
-    swap = SwapActivation(identity=identity)
+    swap = SwapActivation()
     return graph, swap, find_sites(graph, [swap], target(**settings), exact_only=exact_only)
 
 
@@ -215,18 +215,6 @@ def test_operators_of_onnx_runtime_are_offered_where_the_target_allows_them():
     np.testing.assert_allclose(
         run(rewritten.to_proto(), "y")[0], run(model, "y")[0], rtol=1e-5, atol=1e-6
     )
-
-
-def test_identity_is_offered_only_where_asked_for():
-    model = model_of("y = Relu(k)", outputs=", float[1,2,4,4] k")
-    assert survey(model)[2].sites == ()
-    graph, swap, found = survey(model, identity=True)
-    (candidate,) = found.sites[0].candidates
-    assert (candidate.name, candidate.exact) == ("Identity", False)
-    after, before_activation = run(
-        apply_candidates(graph, [swap], [(found.sites[0], "Identity")]).to_proto(), "y", "k"
-    )
-    np.testing.assert_array_equal(after, before_activation)
 
 
 QDQ = (

@@ -47,9 +47,7 @@ def _small_options(rng: random.Random, site: int, scale: int) -> Iterator[Option
         )
 
 
-def _small_pairs(
-    rng: random.Random, choices: tuple[Choice, ...], scale: int
-) -> Iterator[PairTerm]:
+def _small_pairs(rng: random.Random, choices: tuple[Choice, ...], scale: int) -> Iterator[PairTerm]:
     if len(choices) > 1:
         for _ in range(rng.choice([0, 0, 3, 8])):
             first, second = rng.sample(choices, 2)
@@ -136,9 +134,7 @@ def large_problem(
             }[correlation]
             size = rng.randint(0, 9000) if sized else 0
             saved = int(cost * share)
-            options.append(
-                Option(f"c{number}", cost - saved, int(loss), frozenset(claims), size)
-            )
+            options.append(Option(f"c{number}", cost - saved, int(loss), frozenset(claims), size))
         choices.append(Choice(f"s{site}", tuple(options)))
     most_loss = sum(max(option.loss_ppm for option in choice.options) for choice in choices)
     keep_cost = sum(costs)
@@ -154,9 +150,7 @@ def large_problem(
     )
 
 
-def _neighbour_terms(
-    rng: random.Random, choices: list[Choice], share: float
-) -> Iterator[PairTerm]:
+def _neighbour_terms(rng: random.Random, choices: list[Choice], share: float) -> Iterator[PairTerm]:
     """Between some neighbours: each meeting of the first's odd and the second's even options."""
     for first, second in itertools.pairwise(choices):
         if rng.random() < share:
@@ -166,9 +160,7 @@ def _neighbour_terms(
                     yield PairTerm(first.id, a.name, second.id, b.name, cost)
 
 
-def _large_memory(
-    rng: random.Random, choices: list[Choice], steps: int
-) -> Iterator[MemoryStep]:
+def _large_memory(rng: random.Random, choices: list[Choice], steps: int) -> Iterator[MemoryStep]:
     for step in range(steps):
         terms = tuple(
             (choice.id, option.name, rng.randint(0, 1000))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar, TypeVar
 
 from actcc.errors import ActccError, PassError
@@ -171,7 +172,7 @@ def _load_plugin(path: Path) -> list[type[Pass]]:
     return found
 
 
-def load_module(path: Path, purpose: str) -> object:
+def load_module(path: Path, purpose: str) -> ModuleType:
     """Import a user's Python file.
 
     Raises:

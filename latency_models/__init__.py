@@ -80,7 +80,7 @@ def _tables(path: Path, extended_by: tuple[Path, ...]) -> Mapping[str, Any]:
         raise TargetError(f"{path}: 'extends' goes in a circle; remove one of them")
     try:
         with path.open("rb") as file:
-            own = tomllib.load(file)
+            own: dict[str, Any] = tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TargetError(f"{path}: not valid TOML ({error}); correct that line") from error
     parent = own.pop("extends", None)

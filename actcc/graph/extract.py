@@ -12,8 +12,9 @@ import onnx_graphsurgeon as gs
 
 from actcc.errors import ModelError
 from actcc.graph.export import Header, constant_values
-from actcc.graph.graph import Graph, Node
+from actcc.graph.graph import Graph
 from actcc.graph.shapes import TensorType
+from actcc.graph.view import Node
 
 
 def extract(graph: Graph, nodes: Collection[str], outputs: Sequence[str] = ()) -> Graph:

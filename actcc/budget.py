@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -25,19 +26,28 @@ class Amount:
         """The limit in the budget's unit, given the original's value."""
         return self.value * original if self.relative else self.value
 
+    def __str__(self) -> str:
+        if math.isinf(self.value):
+            return "no limit"
+        return f"{100 * self.value:g} %" if self.relative else f"{self.value:g}"
+
+
+NO_LIMIT = Amount(math.inf, False)
+
 
 @dataclass(frozen=True)
 class Budget:
     """What the result must keep.
 
     Attributes:
-        max_drop: of accuracy; relative to the original's metric, or absolute in its units.
+        max_drop: of accuracy; relative to the original's metric, or absolute in its units. None
+            is 1 % where latency is the objective, and no limit where accuracy is.
         max_latency: in nanoseconds, or relative to the original's latency.
         max_memory: peak of activations in bytes, or relative to the original's peak.
         objective: what is made best within the limits.
     """
 
-    max_drop: Amount | None = Amount(0.01, True)
+    max_drop: Amount | None = None
     max_latency: Amount | None = None
     max_memory: Amount | None = None
     objective: Objective = "latency"
@@ -48,15 +58,22 @@ class Budget:
                 "--objective accuracy needs a latency to reach; give --max-latency, e.g. 70%"
             )
 
+    @property
+    def drop_limit(self) -> Amount:
+        """What may be lost of accuracy; an infinite amount is no limit."""
+        if self.max_drop is not None:
+            return self.max_drop
+        return NO_LIMIT if self.objective == "accuracy" else Amount(0.01, True)
+
     @classmethod
     def parse(
         cls,
-        max_drop: str | None = "1%",
+        max_drop: str | None = None,
         max_latency: str | None = None,
         max_memory: str | None = None,
         objective: Objective = "latency",
     ) -> Budget:
-        """A budget from texts such as `1%`, `0.5abs`, `8ms`, `70%`, `4MiB`.
+        """A budget from texts such as `1%`, `0.5abs`, `none`, `8ms`, `70%`, `4MiB`.
 
         Raises:
             BudgetError: a text cannot be understood.
@@ -70,7 +87,10 @@ class Budget:
 
 
 def parse_drop(text: str) -> Amount:
-    """`1%` is relative to the original's accuracy, `0.5abs` is in the metric's own units."""
+    """`1%` is relative to the original's accuracy, `0.5abs` is in the metric's own units, and
+    `none` is no limit."""
+    if text.strip() == "none":
+        return NO_LIMIT
     units = {"%": 0.01, "abs": 1.0}
     number, unit = _split(text, units, "--max-drop", "1% (relative) or 0.5abs (absolute)")
     return Amount(number * units[unit], unit == "%")

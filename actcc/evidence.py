@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
-from actcc.accuracy.estimate import Estimates, merge, plan_tasks, reference_outputs, run_task
+from actcc.accuracy.estimate import (
+    Estimates,
+    Task,
+    merge,
+    plan_chunks,
+    reference_outputs,
+    run_task,
+)
 from actcc.accuracy.fidelity import FidelityReference
 from actcc.budget import Budget
 from actcc.calibration import SampleSet
+from actcc.errors import BudgetError, ModelError
 from actcc.graph import Graph
 from actcc.pass_api import Pass
-from actcc.prices import Price
+from actcc.prices import Backend, Price
 from actcc.pricing import SitePrices, price_sites
 from actcc.program import Evidence
 from actcc.progress import Progress
+from actcc.selection import MemoryStep
 from actcc.site import Candidate, OfferedSite
 from actcc.site_memory import memory_steps
 from actcc.targets import Target
@@ -29,7 +39,7 @@ _HOPELESS = 10.0
 
 
 def gather_evidence(
-    original: Graph,
+    baseline: Graph,
     graph: Graph,
     sites: Sequence[OfferedSite],
     passes: Sequence[Pass],
@@ -40,7 +50,14 @@ def gather_evidence(
     progress: Progress,
     cache: bool,
 ) -> Evidence:
-    """Price every candidate, estimate every loss, time the network as it is."""
+    """Price every candidate, estimate every loss, time the network as it is.
+
+    Args:
+        baseline: the model as it was given; see `priced_baseline`.
+
+    Raises:
+        BudgetError: a memory budget, where the peak is not known.
+    """
     from actcc.price_cache import default_cache_path
 
     location: Path | None = default_cache_path() if cache else None
@@ -50,12 +67,39 @@ def gather_evidence(
         worth = [_worth_estimating(site, prices[site.id], budget) for site in sites]
         estimates = _estimate(graph, worth, passes, budget, calibration, executor, progress)
     with progress.stage("Timing the model"):
-        before, timing = target.backend.time_models([original, graph])
-    limited = budget.max_memory is not None
-    memory = memory_steps(graph, sites, passes, target.backend) if limited else ()
+        before, timing = target.backend.time_models([baseline, graph])
+    memory: tuple[MemoryStep, ...] = ()
+    if budget.max_memory is not None:
+        if before.peak_bytes is None:
+            raise BudgetError(
+                "--max-memory: sizes of tensors depend on data, so the peak is not known; "
+                "leave the memory budget out"
+            )
+        with progress.stage("Sizing live memory"):
+            priced = [s for s in sites if any(isinstance(p, Price) for p in prices[s.id].values())]
+            memory = memory_steps(graph, priced, passes, target.backend)
     return Evidence(
         sites, prices, estimates, before.latency_ns, timing.latency_ns, before.peak_bytes, memory
     )
+
+
+def priced_baseline(original: Graph, normalized: Graph, backend: Backend) -> Graph:
+    """What the result is timed against: the model as it was given.
+
+    Where the backend cannot price it, because shapes are computed at run time until they are
+    folded, the normalized network stands for it.
+
+    Raises:
+        ModelError: the backend can price neither.
+    """
+    try:
+        backend.memory(original)
+    except ModelError:
+        if backend.source == "measured":
+            return original  # measuring needs no shapes inside
+        backend.memory(normalized)
+        return normalized
+    return original
 
 
 def _worth_estimating(site: OfferedSite, prices: SitePrices, budget: Budget) -> OfferedSite:
@@ -80,9 +124,18 @@ def _estimate(
     progress: Progress,
 ) -> Estimates:
     few = calibration.take(ESTIMATE_SAMPLES)
-    reference = FidelityReference(reference_outputs(graph, few))
-    allowed = 1.0 if budget.max_drop is None else budget.max_drop.value
-    tasks, failed = plan_tasks(graph, sites, passes, few, reference, _HOPELESS * allowed)
-    with progress.stage("Estimating accuracy", len(tasks)) as advance:
+    allowed = min(budget.drop_limit.value, 1.0)
+    chunks, failed = plan_chunks(graph, sites, passes)
+    with (
+        tempfile.TemporaryDirectory(prefix="actcc-estimates-") as folder,
+        progress.stage("Estimating accuracy", len(chunks)) as advance,
+    ):
+        path = Path(folder) / "normalized.onnx"
+        graph.save(path, external=graph.external)
+        reference = FidelityReference(reference_outputs(graph, few))
+        tasks = [
+            Task(path, graph.input_shapes, chunk, few, reference, _HOPELESS * allowed)
+            for chunk in chunks
+        ]
         found = merge(map_tasks(executor, run_task, tasks, advance))
     return Estimates(found.losses, {**failed, **found.failed})

@@ -41,7 +41,7 @@ class Inspection:
     tool: str
     source: Source
     latency_ns: float
-    peak_bytes: int
+    peak_bytes: int | None
     sites: tuple[SiteRow, ...]
     layers: tuple[LayerTime, ...]
     refusals: tuple[tuple[str, Refusal], ...]

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from actcc.errors import ActccError, ModelError
-from actcc.graph import Graph, Node, Tensor, extract, structure_hash
-from actcc.pass_api import Pass
+from actcc.graph import Graph, Interface, Node, Tensor, extract, structure_hash, verify
+from actcc.pass_api import Pass, apply_pass
 from actcc.prices import PriceQuery, Unpriced
 from actcc.site import OfferedSite, Site
 
@@ -76,7 +76,8 @@ def _with_candidates(
     for candidate in offered.candidates:
         rewritten = part.copy()
         try:
-            found.apply(rewritten, offered.site, candidate)
+            apply_pass(found, rewritten, offered.site, candidate)
+            verify(rewritten, Interface.of(part), [found.name])
         except ActccError as error:
             failed[candidate.name] = Unpriced(f"cannot be applied here: {error}")
             continue
@@ -98,7 +99,7 @@ def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
 
 def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     writer = None if tensor.is_empty() else graph.producer(tensor)
-    if writer is None or writer.name in names or _holds_subgraph(writer):
+    if writer is None or writer.name in names or holds_subgraph(writer):
         return []
     names.add(writer.name)
     return [] if writer.op in HEAVY else list(writer.inputs)
@@ -107,7 +108,7 @@ def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
 def _step_on(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     behind: list[Tensor] = []
     for reader in graph.consumers(tensor):
-        if reader.name in names or _holds_subgraph(reader):
+        if reader.name in names or holds_subgraph(reader):
             continue
         names.add(reader.name)
         if reader.op not in HEAVY and reader.op not in _JUNCTIONS:
@@ -115,5 +116,6 @@ def _step_on(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     return behind
 
 
-def _holds_subgraph(node: Node) -> bool:
+def holds_subgraph(node: Node) -> bool:
+    """Whether a node runs a subgraph (If, Loop, Scan)."""
     return any(hasattr(value, "nodes") for value in node.attrs.values())

@@ -6,11 +6,12 @@ that a wrong signature is refused with a sentence and not met in the middle of a
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -195,12 +196,36 @@ def load_module(path: Path, purpose: str) -> ModuleType:
     return module
 
 
+def apply_pass(found: Pass, graph: Graph, site: Site, candidate: Candidate) -> None:
+    """Apply a candidate in place.
+
+    Raises:
+        PassError: whatever the pass raises, with its name and the site.
+    """
+    with _blaming(found, f"apply of '{candidate.name}' at '{site.writes}'"):
+        found.apply(graph, site, candidate)
+
+
+@contextlib.contextmanager
+def _blaming(found: Pass, doing: str) -> Iterator[None]:
+    """A user's pass may raise anything: say which pass it was, and where."""
+    try:
+        yield
+    except ActccError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PassError(
+            f"pass '{found.name}': {doing} raised {reason}; fix the pass or --skip {found.name}"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Survey:
     """What the passes found in a graph.
 
     Attributes:
-        sites: with at least one candidate.
+        sites: with at least one candidate, in topological order.
         refusals: by pass name, matches that were refused and sites without candidates.
     """
 
@@ -218,20 +243,32 @@ def find_sites(
     """
     offered: list[OfferedSite] = []
     refused: list[tuple[str, Refusal]] = []
+    position = {node.name: index for index, node in enumerate(graph.nodes())}
     for found in passes:
-        for site in found.sites(graph):
+        with _blaming(found, "sites"):
+            sites = list(found.sites(graph))
+        for site in sites:
             if isinstance(site, Refusal):
                 refused.append((found.name, site))
                 continue
-            entry = _offer(found, site, target, exact_only)
+            entry = _offer(found, _titled(site, graph), target, exact_only)
             if entry.candidates:
                 offered.append(entry)
             refused += [(found.name, refusal) for refusal in entry.refusals]
+    offered.sort(key=lambda entry: max(position[name] for name in entry.site.nodes))
     ids = [entry.id for entry in offered]
     repeated = next((identity for identity in ids if ids.count(identity) > 1), None)
     if repeated is not None:
         raise PassError(f"two sites share the id '{repeated}'; a pass may yield a place once")
     return Survey(tuple(offered), tuple(refused))
+
+
+def _titled(site: Site, graph: Graph) -> Site:
+    """A site without a kind is called after its operators."""
+    if site.kind:
+        return site
+    kind = "+".join(dict.fromkeys(graph.node(name).op for name in site.nodes))
+    return Site(site.nodes, site.reads, site.writes, kind, site.facts)
 
 
 def _offer(found: Pass, site: Site, target: Target, exact_only: bool) -> OfferedSite:
@@ -240,7 +277,9 @@ def _offer(found: Pass, site: Site, target: Target, exact_only: bool) -> Offered
     )
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
-    for entry in found.candidates(named, target):
+    with _blaming(found, f"candidates at '{named.writes}'"):
+        entries = list(found.candidates(named, target))
+    for entry in entries:
         if isinstance(entry, Refusal):
             refusals.append(Refusal(f"{named.writes} → {entry.subject}", entry.reason))
             continue
@@ -277,7 +316,7 @@ def apply_candidates(
             if entry.pass_name != name:
                 continue
             with rewritten.marking(name, entry.site.writes, candidate):
-                by_name[name].apply(rewritten, entry.site, entry.candidate(candidate))
+                apply_pass(by_name[name], rewritten, entry.site, entry.candidate(candidate))
         ran.append(name)
         if interface is not None:
             verify(rewritten, interface, ran)

@@ -16,13 +16,13 @@ from actcc.accuracy.metric import Metric, load_metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.errors import DataError, ModelError
-from actcc.evidence import gather_evidence
+from actcc.evidence import gather_evidence, priced_baseline
 from actcc.graph import Graph, static_types
 from actcc.graph.files import staging_folder
 from actcc.normalize import normalize
 from actcc.pass_api import Pass, find_sites, select_passes
 from actcc.progress import Progress, Silent
-from actcc.result import Outcome, Result, finish
+from actcc.result import Outcome, Result, finish, plan_path
 from actcc.search import search_plans
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool
@@ -104,7 +104,8 @@ def optimize(
     with contextlib.ExitStack() as stack:
         staging = stack.enter_context(_staging(output))
         source = _source_file(model, staging)
-        original = Graph.load(source, input_shapes)
+        bound = model.input_shapes if isinstance(model, Graph) else {}
+        original = Graph.load(source, {**bound, **(input_shapes or {})})
         static_types(original)
         data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
         judge = load_metric(metric) if isinstance(metric, str) else metric
@@ -115,8 +116,9 @@ def optimize(
         with progress.stage("Normalizing"):
             normalized = normalize(original, skip=skip)
         survey = find_sites(normalized.graph, available, chosen_target, exact_only=data is None)
+        baseline = priced_baseline(original, normalized.graph, chosen_target.backend)
         evidence = gather_evidence(
-            original,
+            baseline,
             normalized.graph,
             survey.sites,
             available,
@@ -129,6 +131,7 @@ def optimize(
         )
         verifier = Verifier(
             source,
+            baseline,
             chosen_target,
             chosen_budget,
             original.input_shapes,
@@ -144,10 +147,11 @@ def optimize(
             verifier,
             Trials(max_trials, started + time_limit_s, chosen_budget.objective),
             staging,
+            "model.onnx" if output is None else Path(output).name,
             progress,
         )
         outcome = Outcome(source, normalized, survey, evidence, trials, verifier)
-        return finish(outcome, None if output is None else Path(output))
+        return finish(outcome, None if output is None else Path(output), staging)
 
 
 @contextlib.contextmanager
@@ -157,6 +161,9 @@ def _staging(output: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="actcc-") as folder:
             yield Path(folder)
         return
+    for path in (Path(output), plan_path(Path(output))):
+        if path.is_dir():
+            raise ModelError(f"{path}: is a folder; choose another output")
     parent = Path(output).parent
     if not parent.is_dir():
         raise ModelError(f"{output}: folder '{parent}' does not exist; create it first")
@@ -171,7 +178,8 @@ def _source_file(model: Model, staging: Path) -> Path:
     if isinstance(model, str | Path):
         return Path(model)
     path = staging / "original.onnx"
-    (model if isinstance(model, Graph) else Graph.load(model)).save(path)
+    graph = model if isinstance(model, Graph) else Graph.load(model)
+    graph.save(path, external=graph.external)
     return path
 
 

@@ -76,14 +76,14 @@ class AccuracyFigures:
         metric: "fidelity" or the name of the user's metric; higher is better.
         original: the original's value; 1 for fidelity.
         result: the result's value.
-        allowed_drop: in the metric's units.
+        allowed_drop: in the metric's units; None is no limit.
         samples: number of held-out samples.
     """
 
     metric: str
     original: float
     result: float
-    allowed_drop: float
+    allowed_drop: float | None
     samples: int
 
     @property
@@ -110,7 +110,7 @@ class Plan:
     predicted_loss: float
     latency: LatencyFigures
     accuracy: AccuracyFigures | None
-    peak_bytes: tuple[int, int]
+    peak_bytes: tuple[int | None, int | None]
     max_relative_difference: float | None
 
     @property

@@ -58,7 +58,8 @@ class Timing:
     Attributes:
         latency_ns: median.
         noise_ns: half width of the interval in which the median lies; 0 if deterministic.
-        peak_bytes: peak memory of activations, by the target's own rules.
+        peak_bytes: peak memory of activations, by the target's own rules; None where a tensor's
+            size depends on data.
         ratio: latency relative to the first model of the same interleaved run.
         ratio_noise: half width of the interval in which the ratio lies.
     """
@@ -67,7 +68,7 @@ class Timing:
     noise_ns: float
     source: Source
     tool: str
-    peak_bytes: int
+    peak_bytes: int | None
     ratio: float = 1.0
     ratio_noise: float = 0.0
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from actcc.accuracy.estimate import Estimates
 from actcc.plan import CandidateFigures, SitePlan
-from actcc.prices import Price, Unpriced
+from actcc.prices import Unpriced
 from actcc.pricing import SitePrices
 from actcc.selection import Choice, MemoryStep, Option, Problem
 from actcc.site import KEEP, Candidate, OfferedSite
@@ -25,7 +26,7 @@ class Evidence:
         estimates: losses of approximate candidates; None where there is no calibration data.
         original_latency_ns: of the model as it was given.
         base_latency_ns: of the normalized network with `keep` everywhere, in the same run.
-        peak_bytes: peak of the original's activations.
+        peak_bytes: peak of the original's activations; None if it depends on data.
         memory: live bytes by schedule step and candidate; empty without a memory budget.
     """
 
@@ -34,18 +35,18 @@ class Evidence:
     estimates: Estimates | None
     original_latency_ns: float
     base_latency_ns: float
-    peak_bytes: int
+    peak_bytes: int | None
     memory: tuple[MemoryStep, ...] = ()
 
     def figures(self, site: OfferedSite, candidate: Candidate) -> CandidateFigures:
         """Price and loss of a candidate; `reason` is set if it cannot be offered."""
         price = self.prices[site.id].get(candidate.name)
         loss, reason = self._loss(site, candidate)
-        if isinstance(price, Price) and loss is None and price.difference_ns >= 0:
-            reason = _no_faster(price.difference_ns, price.noise_ns)
         if price is None or isinstance(price, Unpriced):
             why = "not priced" if price is None else f"unpriced: {price.reason}"
             return CandidateFigures(candidate.name, bool(candidate.exact), None, None, loss, why)
+        if loss is None and price.difference_ns >= 0:
+            reason = _no_faster(price.difference_ns, price.noise_ns)
         return CandidateFigures(
             candidate.name,
             bool(candidate.exact),
@@ -103,7 +104,7 @@ def within(
     return replace(
         problem,
         max_loss_ppm=None if max_loss is None else int(max_loss * _PPM),
-        max_cost_ns=None if max_latency_ns is None else int(max_latency_ns),
+        max_cost_ns=None if max_latency_ns is None else math.ceil(max_latency_ns),
         max_peak_bytes=None if max_peak_bytes is None else int(max_peak_bytes),
         objective="accuracy" if most_accurate else "latency",
     )
@@ -134,8 +135,13 @@ def _why_not(figures: CandidateFigures, best: CandidateFigures | None) -> str:
         return _no_faster(difference, noise)
     if best is not None and (best.difference_ns or 0.0) <= difference:
         return f"{best.name} saves as much and loses no more"
-    loss = 100 * (figures.loss or 0.0)
-    return f"saves {-difference / 1e3:.1f} µs for {loss:.3g} % of fidelity: spent better elsewhere"
+    loss = share_of_fidelity(figures.loss or 0.0)
+    return f"saves {-difference / 1e3:.1f} µs for {loss}: spent better elsewhere"
+
+
+def share_of_fidelity(loss: float) -> str:
+    """A loss for people."""
+    return "all of the fidelity" if loss >= 1.0 else f"{100 * loss:.3g} % of the fidelity"
 
 
 def _no_faster(difference_ns: float, noise_ns: float) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from actcc.budget import Amount
 from actcc.graph import Graph, content_hash
-from actcc.graph.files import staging_folder
+from actcc.graph.files import deliver
 from actcc.normalize import Normalized
 from actcc.pass_api import Survey
 from actcc.plan import FORMAT, LatencyFigures, Plan
 from actcc.program import Evidence, site_plans
+from actcc.search import SOLVER_WORKERS
 from actcc.site import KEEP, Refusal
 from actcc.trials import Trial, Trials
 from actcc.verify import Verifier
@@ -93,15 +97,23 @@ class Result:
         return replace(self, stage_seconds=dict(seconds))
 
 
-def finish(outcome: Outcome, output: Path | None) -> Result:
-    """Pick the best verified trial, or the original, and write it."""
+def plan_path(output: Path) -> Path:
+    """Where the plan of an output goes."""
+    return output.with_name(output.name + ".plan.json")
+
+
+def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
+    """Pick the best verified trial, or the original, and put it in place with its plan."""
     best = outcome.trials.best
     plan = _plan(outcome, best)
     chosen_file = outcome.source if best is None else best.path
     graph = Graph.load(chosen_file, outcome.verifier.input_shapes)
     if output is not None:
-        _deliver(chosen_file, output, graph, move=best is not None)
-        plan.save(Path(f"{output}.plan.json"))
+        if best is None:
+            chosen_file = _copy_of_original(outcome.source, graph, staging / output.name)
+        plan.save(staging / "plan.json")
+        deliver(chosen_file, output)
+        os.replace(staging / "plan.json", plan_path(output))
     return Result(
         status="unchanged" if best is None else "optimized",
         reason=_reason(outcome, best),
@@ -114,17 +126,13 @@ def finish(outcome: Outcome, output: Path | None) -> Result:
     )
 
 
-def _deliver(file: Path, output: Path, graph: Graph, *, move: bool) -> None:
-    """Put the verified bytes in the place of `output`."""
+def _copy_of_original(source: Path, graph: Graph, copy: Path) -> Path:
+    """The original under the output's name; byte for byte, unless weights lie in a side file."""
     if graph.external:
-        graph.save(output, external=True)  # its side file is named after the output
-    elif move:
-        os.replace(file, output)
+        graph.save(copy, external=True)
     else:
-        with staging_folder(output.parent) as folder:
-            copy = folder / output.name
-            shutil.copyfile(file, copy)
-            os.replace(copy, output)
+        shutil.copyfile(source, copy)
+    return copy
 
 
 def _reason(outcome: Outcome, best: Trial | None) -> str:
@@ -133,7 +141,7 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
         held = sum(trial.verdict.holds for trial in done)
         return f"best of {len(done)} verified plans, {held} of which kept the budgets"
     if not outcome.survey.sites:
-        return "no site with a candidate was found; --explain says why"
+        return f"no site with a candidate was found{_commonest(outcome.survey)}"
     holding = [trial for trial in done if trial.verdict.holds]
     if holding:
         ratio = min(trial.verdict.latency.ratio for trial in holding)
@@ -141,8 +149,14 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
             f"no plan within the budgets is faster beyond the noise (best {100 * ratio:.1f} % "
             "of the original's latency)"
         )
-    last = done[-1].verdict.failures[0] if done else "no trial was made"
-    return f"no plan kept the budgets: {last}"
+    failures = [t.verdict.failures[0] for t in done] + [t.reason for t in outcome.trials.refused]
+    return f"no plan kept the budgets: {failures[-1]}" if failures else "no plan was tried"
+
+
+def _commonest(survey: Survey) -> str:
+    """The reason that stands against most candidates."""
+    reasons = Counter(refusal.reason for _, refusal in survey.refusals)
+    return f" ({reasons.most_common(1)[0][0]}); --explain says more" if reasons else ""
 
 
 def _figures(trial: Trial) -> TrialFigures:
@@ -160,14 +174,13 @@ def _figures(trial: Trial) -> TrialFigures:
 def _plan(outcome: Outcome, best: Trial | None) -> Plan:
     verifier, backend = outcome.verifier, outcome.verifier.target.backend
     original = Graph.load(outcome.source)
-    shown = best or (outcome.trials.done[-1] if outcome.trials.done else None)
-    assert shown is not None, "a search makes at least one trial"
-    latency, accuracy = shown.verdict.latency, shown.verdict.accuracy
-    peaks, difference = shown.verdict.peak_bytes, shown.verdict.max_relative_difference
     if best is None:  # the original is what is written: it equals itself
-        latency = replace(latency, result_ns=latency.original_ns, ratio=1.0, ratio_noise=0.0)
-        accuracy = None if accuracy is None else replace(accuracy, result=accuracy.original)
-        peaks, difference = (peaks[0], peaks[0]), 0.0
+        before, peak = outcome.evidence.original_latency_ns, outcome.evidence.peak_bytes
+        latency = LatencyFigures(before, before, 1.0, 0.0, backend.source)
+        accuracy, peaks, difference = verifier.unchanged_accuracy, (peak, peak), 0.0
+    else:
+        latency, accuracy = best.verdict.latency, best.verdict.accuracy
+        peaks, difference = best.verdict.peak_bytes, best.verdict.max_relative_difference
     return Plan(
         format=FORMAT,
         model_name=outcome.source.name,
@@ -185,7 +198,7 @@ def _plan(outcome: Outcome, best: Trial | None) -> Plan:
         latency=latency,
         accuracy=accuracy,
         peak_bytes=peaks,
-        max_relative_difference=difference,
+        max_relative_difference=difference if math.isfinite(difference) else None,
     )
 
 
@@ -193,9 +206,16 @@ def _settings(verifier: Verifier) -> dict[str, str]:
     budget, held_out = verifier.budget, verifier.held_out
     return {
         "objective": budget.objective,
-        "max_drop": str(budget.max_drop),
-        "max_latency": str(budget.max_latency),
-        "max_memory": str(budget.max_memory),
+        "max_drop": str(budget.drop_limit),
+        "max_latency": _limit(budget.max_latency, "ns"),
+        "max_memory": _limit(budget.max_memory, "bytes"),
+        "solver_workers": str(SOLVER_WORKERS),
         "metric": verifier.metric.name if verifier.metric else "fidelity",
         "held_out": held_out.source if held_out is not None else "none",
     }
+
+
+def _limit(amount: Amount | None, unit: str) -> str:
+    if amount is None:
+        return "no limit"
+    return str(amount) if amount.relative else f"{amount} {unit}"

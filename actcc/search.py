@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from actcc.errors import InfeasibleError
+from actcc.errors import ActccError, InfeasibleError
 from actcc.graph import Graph
 from actcc.pass_api import Pass, apply_candidates
 from actcc.program import Evidence, build_problem, within
 from actcc.progress import Advance, Progress
 from actcc.selection import Problem, Solution, solve
 from actcc.site import KEEP
-from actcc.trials import Allowance, LatencyAllowance, Trial, Trials
-from actcc.verify import Verdict, Verifier
+from actcc.trials import Allowance, LatencyAllowance, Refused, Trial, Trials
+from actcc.verify import Verifier
 
 _SOLVE_LIMIT_S = 20.0
+SOLVER_WORKERS = 2  # part of a plan's provenance: CP-SAT's answer may depend on it
 # Solves that lead to a plan that was tried already cost no trial; this ends a search of such.
 _MOST_SOLVES = 30
 
 
 def search_plans(
     graph: Graph,
-    passes: list[Pass],
+    passes: Sequence[Pass],
     evidence: Evidence,
     verifier: Verifier,
     trials: Trials,
     staging: Path,
+    file_name: str,
     progress: Progress,
 ) -> Trials:
     """Fill `trials`; what is verified by then survives an interruption by Ctrl-C.
@@ -38,15 +41,15 @@ def search_plans(
     problem = build_problem(evidence)
     with progress.stage("Running the original") as advance:
         verifier.prepare(advance)
-    run = _Run(graph, passes, evidence, verifier, trials, staging, problem)
+    run = _Run(graph, passes, evidence, verifier, trials, staging, file_name, problem)
     try:
         with progress.stage("Solving and verifying", trials.most) as advance:
             if evidence.estimates is None:
-                run.fall_back()
+                run.fall_back(advance)
             else:
                 run.tighten(advance)
-                if trials.best is None and not run.most_accurate:
-                    run.fall_back()
+                if trials.best is None:
+                    run.fall_back(advance)
     except KeyboardInterrupt:
         if trials.best is None:
             raise
@@ -60,11 +63,12 @@ class _Run:
     def __init__(
         self,
         graph: Graph,
-        passes: list[Pass],
+        passes: Sequence[Pass],
         evidence: Evidence,
         verifier: Verifier,
         trials: Trials,
         staging: Path,
+        file_name: str,
         problem: Problem,
     ) -> None:
         self.graph = graph
@@ -73,6 +77,7 @@ class _Run:
         self.verifier = verifier
         self.trials = trials
         self.staging = staging
+        self.file_name = file_name
         self.problem = problem
         self.most_accurate = verifier.budget.objective == "accuracy"
 
@@ -85,6 +90,8 @@ class _Run:
             allowance = LatencyAllowance(limit)
         else:
             allowance = Allowance.first(self._relative_drop())
+        if allowance.value <= 0:
+            return  # exact rewrites alone, which the caller falls back to
         for _ in range(_MOST_SOLVES):
             if allowance.settled or not self.trials.wanted:
                 break
@@ -97,16 +104,26 @@ class _Run:
             known = self.trials.tried(_rewrites(solution))
             if known is None:
                 advance()
-            held, spent = self._learned((known or self.attempt(solution)).verdict)
+            held, spent = self._learned(known or self.attempt(solution))
             if known is not None and held and allowance.value >= self._largest_loss:
                 break  # everything that saves time is in the plan already
             allowance.learn(held=held, spent=0.0 if known is not None and held else spent)
 
-    def fall_back(self) -> None:
-        """Exact rewrites alone: the plan that cannot lose accuracy."""
-        solution = self.solve(0.0)
+    def fall_back(self, advance: Advance) -> None:
+        """Exact rewrites alone: the plan that cannot lose accuracy.
+
+        Raises:
+            InfeasibleError: they do not meet the budgets, and no plan was tried before.
+        """
+        try:
+            solution = self._solve(max_loss=0.0, max_latency_ns=self._latency_limit())
+        except InfeasibleError:
+            if self.trials.count:
+                return
+            raise
         if self.trials.tried(_rewrites(solution)) is None:
             self.attempt(solution)
+            advance()
 
     @cached_property
     def _largest_loss(self) -> float:
@@ -125,9 +142,7 @@ class _Run:
         """
         if self.most_accurate:
             return self._solve(max_loss=None, max_latency_ns=allowance)
-        latency = self.verifier.budget.max_latency
-        original = self.evidence.original_latency_ns
-        limit = None if latency is None else latency.against(original)
+        limit = self._latency_limit()
         try:
             return self._solve(max_loss=allowance, max_latency_ns=limit)
         except InfeasibleError as error:
@@ -138,49 +153,68 @@ class _Run:
                 return self._solve(max_loss=self._relative_drop(), max_latency_ns=limit)
             return self._solve(max_loss=least, max_latency_ns=limit)
 
+    def _latency_limit(self) -> float | None:
+        latency = self.verifier.budget.max_latency
+        original = self.evidence.original_latency_ns
+        return None if latency is None else latency.against(original)
+
     def _solve(self, *, max_loss: float | None, max_latency_ns: float | None) -> Solution:
         memory = self.verifier.budget.max_memory
+        peak = self.evidence.peak_bytes or 0  # known wherever there is a memory budget
         limited = within(
             self.problem,
             max_loss=max_loss,
             max_latency_ns=max_latency_ns,
-            max_peak_bytes=None if memory is None else memory.against(self.evidence.peak_bytes),
+            max_peak_bytes=None if memory is None else memory.against(peak),
             most_accurate=self.most_accurate,
         )
-        return solve(limited, seed=self.verifier.seed, time_limit_s=_SOLVE_LIMIT_S)
+        return solve(
+            limited,
+            seed=self.verifier.seed,
+            workers=SOLVER_WORKERS,
+            time_limit_s=_SOLVE_LIMIT_S,
+        )
 
-    def attempt(self, solution: Solution) -> Trial:
-        """Rewrite, write and verify one plan."""
+    def attempt(self, solution: Solution) -> Trial | Refused:
+        """Rewrite, write and verify one plan; one that fails on the way ends no other."""
+        trial: Trial | Refused
+        try:
+            trial = self._attempt(solution)
+        except ActccError as error:
+            trial = Refused(_rewrites(solution), str(error))
+        self.trials.add(trial)
+        return trial
+
+    def _attempt(self, solution: Solution) -> Trial:
         chosen = _rewrites(solution)
         by_id = {site.id: site for site in self.evidence.sites}
         pairs = [(by_id[identity], name) for identity, name in chosen.items()]
         rewritten = apply_candidates(self.graph, self.passes, pairs)
-        path = self.staging / f"trial-{len(self.trials.done)}.onnx"
+        folder = self.staging / f"trial-{self.trials.count}"
+        folder.mkdir()
+        path = folder / self.file_name  # a side file of weights is named after it
         rewritten.save(path, external=self.graph.external)
         exact = all(site.candidate(name).exact for site, name in pairs)
         verdict = self.verifier.verify(path, exact=exact)
         # The machine's pace may have changed since the base was timed; the ratio has not.
         pace = verdict.latency.original_ns / self.evidence.original_latency_ns
         predicted = solution.cost_ns * pace
-        trial = Trial(chosen, predicted, solution.loss_ppm / 1e6, path, verdict)
-        self.trials.add(trial)
-        return trial
+        return Trial(chosen, predicted, solution.loss_ppm / 1e6, path, verdict)
 
     def _relative_drop(self) -> float:
-        limit = self.verifier.budget.max_drop
-        if limit is None:
-            return 1.0
-        return limit.value if limit.relative else min(limit.value, 1.0)
+        return min(self.verifier.budget.drop_limit.value, 1.0)
 
-    def _learned(self, verdict: Verdict) -> tuple[bool, float]:
+    def _learned(self, trial: Trial | Refused) -> tuple[bool, float]:
         """Whether the allowance held, and what was used of the budget as a share."""
-        budget = self.verifier.budget
+        if isinstance(trial, Refused):
+            return False, math.inf
+        verdict, budget = trial.verdict, self.verifier.budget
         if self.most_accurate and budget.max_latency is not None:
             limit = budget.max_latency.against(verdict.latency.original_ns)
             spent = verdict.latency.result_ns / limit
             return spent <= 1.0, spent
         figures = verdict.accuracy
-        if figures is None or figures.allowed_drop <= 0:
+        if figures is None or not figures.allowed_drop:
             return verdict.holds, 1.0
         spent = figures.drop / figures.allowed_drop
         return spent <= 1.0, spent

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from actcc.errors import ActccError
 from actcc.graph import Graph, extract
-from actcc.pass_api import Pass
+from actcc.neighbourhood import holds_subgraph
+from actcc.pass_api import Pass, apply_pass
 from actcc.prices import Backend
 from actcc.selection import MemoryStep
 from actcc.site import KEEP, OfferedSite
@@ -39,7 +40,8 @@ def memory_steps(
 def _with_writer(graph: Graph, offered: OfferedSite) -> set[str]:
     """The site and the layer that feeds it, into which it may fuse."""
     writer = graph.producer(offered.site.reads)
-    return {*offered.site.nodes, *(() if writer is None else (writer.name,))}
+    fuses = writer is not None and not holds_subgraph(writer)
+    return {*offered.site.nodes, *((writer.name,) if writer is not None and fuses else ())}
 
 
 def _local_peaks(
@@ -49,7 +51,7 @@ def _local_peaks(
     for candidate in offered.candidates:
         rewritten = part.copy()
         try:
-            passes[offered.pass_name].apply(rewritten, offered.site, candidate)
+            apply_pass(passes[offered.pass_name], rewritten, offered.site, candidate)
         except ActccError:
             continue  # it has no price either, and so is not offered
         peaks[candidate.name] = backend.memory(rewritten).peak_bytes

@@ -28,6 +28,7 @@ def map_tasks(
 
     Args:
         concurrency: most tasks under way at a time; measurements must not disturb each other.
+            Left out, twice the cores: enough to keep workers busy, few to hold in memory.
 
     Raises:
         ActccError: a worker process died (out of memory, or a crash of the runtime).
@@ -35,18 +36,15 @@ def map_tasks(
     results: dict[int, ResultType] = {}
     running: dict[Future[ResultType], int] = {}
     waiting = list(enumerate(tasks))[::-1]
-    try:
-        while waiting or running:
-            while waiting and (concurrency is None or len(running) < concurrency):
-                index, task = waiting.pop()
-                running[executor.submit(function, task)] = index
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                results[running.pop(future)] = _result(future)
-                advance()
-    finally:
-        for future in running:
-            future.cancel()
+    most = concurrency or 2 * default_workers()
+    while waiting or running:
+        while waiting and len(running) < most:
+            index, task = waiting.pop()
+            running[executor.submit(function, task)] = index
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            results[running.pop(future)] = _result(future)
+            advance()
     return [results[index] for index in range(len(tasks))]
 
 

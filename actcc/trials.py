@@ -106,6 +106,14 @@ class LatencyAllowance:
         self.value *= _LATENCY_MARGIN / spent if spent > 0 else 1.0
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A plan that could not be rewritten, written or verified, and why."""
+
+    chosen: Mapping[str, str]
+    reason: str
+
+
 @dataclass
 class Trials:
     """Trials so far, the best of them, and whether another is wanted.
@@ -120,19 +128,29 @@ class Trials:
     deadline: float
     objective: Objective
     done: list[Trial] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
 
-    def add(self, trial: Trial) -> None:
-        """Remember a verified trial."""
-        self.done.append(trial)
+    def add(self, trial: Trial | Refused) -> None:
+        """Remember a trial."""
+        if isinstance(trial, Trial):
+            self.done.append(trial)
+        else:
+            self.refused.append(trial)
+
+    @property
+    def count(self) -> int:
+        """Plans that were tried."""
+        return len(self.done) + len(self.refused)
 
     @property
     def wanted(self) -> bool:
-        """Whether there is room for another trial."""
-        return len(self.done) < self.most and time.monotonic() < self.deadline
+        """Whether there is room for another trial; for the first there always is."""
+        in_time = time.monotonic() < self.deadline
+        return self.count == 0 or (self.count < self.most and in_time)
 
-    def tried(self, chosen: Mapping[str, str]) -> Trial | None:
+    def tried(self, chosen: Mapping[str, str]) -> Trial | Refused | None:
         """The trial of exactly this plan, if there was one."""
-        return next((trial for trial in self.done if trial.chosen == chosen), None)
+        return next((t for t in (*self.done, *self.refused) if t.chosen == chosen), None)
 
     @property
     def best(self) -> Trial | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,14 @@ class Verdict:
     Attributes:
         accuracy: on held-out samples; None without any.
         max_relative_difference: of the outputs on a few inputs, relative to each output's largest
-            magnitude.
+            magnitude; not finite if one of the two is not.
         failures: what stands against the result, a sentence each; empty if it holds.
         faster: whether the result is faster than the original beyond the noise.
     """
 
     accuracy: AccuracyFigures | None
     latency: LatencyFigures
-    peak_bytes: tuple[int, int]
+    peak_bytes: tuple[int | None, int | None]
     max_relative_difference: float
     failures: tuple[str, ...]
     faster: bool
@@ -91,11 +91,13 @@ class Verifier:
 
     Attributes:
         original: path of the original model.
+        baseline: what the result is timed against; see `actcc.evidence.priced_baseline`.
         held_out: samples that no estimate has seen; None without calibration data.
         metric: the user's metric; None for fidelity.
     """
 
     original: Path
+    baseline: Graph
     target: Target
     budget: Budget
     input_shapes: Mapping[str, Sequence[int]]
@@ -117,10 +119,19 @@ class Verifier:
             self._original_value = self.metric.evaluate(outputs, self.held_out)
 
     @property
-    def allowed_drop(self) -> float:
-        """The accuracy budget in the metric's own units; infinite where there is none."""
-        limit = self.budget.max_drop
-        return float("inf") if limit is None else limit.against(abs(self._original_value))
+    def unchanged_accuracy(self) -> AccuracyFigures | None:
+        """Figures of the original itself; None without held-out samples."""
+        if self.held_out is None:
+            return None
+        name = "fidelity" if self.metric is None else self.metric.name
+        value, count = self._original_value, len(self.held_out)
+        return AccuracyFigures(name, value, value, self.allowed_drop, count)
+
+    @property
+    def allowed_drop(self) -> float | None:
+        """The accuracy budget in the metric's own units; None where there is none."""
+        allowed = self.budget.drop_limit.against(abs(self._original_value))
+        return allowed if math.isfinite(allowed) else None
 
     def verify(self, path: Path, *, exact: bool) -> Verdict:
         """Verify a model file.
@@ -139,7 +150,7 @@ class Verifier:
         result = Graph.load(path, self.input_shapes)
         difference = self._difference(original, result)
         accuracy = self._accuracy(path)
-        before, after = self.target.backend.time_models([original, result])
+        before, after = self.target.backend.time_models([self.baseline, result])
         latency = LatencyFigures(
             before.latency_ns, after.latency_ns, after.ratio, after.ratio_noise, after.source
         )
@@ -162,17 +173,15 @@ class Verifier:
         return compare(original, result, feeds).worst_relative
 
     def _accuracy(self, path: Path) -> AccuracyFigures | None:
-        if self.held_out is None:
+        figures = self.unchanged_accuracy
+        if self.held_out is None or figures is None:
             return None
         outputs = model_outputs(path, self.held_out, self.executor, lambda: None)
-        if self._reference is not None:
-            name, value = "fidelity", 1.0 - self._reference.loss(outputs)
-        elif self.metric is not None:
-            name, value = self.metric.name, self.metric.evaluate(outputs, self.held_out)
-        else:
+        if self.metric is not None:
+            return replace(figures, result=self.metric.evaluate(outputs, self.held_out))
+        if self._reference is None:
             raise ModelError("the verifier was not prepared; call prepare() first")
-        count = len(self.held_out)
-        return AccuracyFigures(name, self._original_value, value, self.allowed_drop, count)
+        return replace(figures, result=1.0 - self._reference.loss(outputs))
 
     def _inexact(self, difference: float, exact: bool) -> list[str]:
         if exact and not difference <= EXACT_TOLERANCE:
@@ -183,10 +192,10 @@ class Verifier:
         self, accuracy: AccuracyFigures | None, before: Timing, after: Timing
     ) -> list[str]:
         failures = []
-        if accuracy is not None and not accuracy.drop <= accuracy.allowed_drop:
+        allowed = None if accuracy is None else accuracy.allowed_drop
+        if accuracy is not None and allowed is not None and not accuracy.drop <= allowed:
             failures.append(
-                f"{accuracy.metric} drops by {accuracy.drop:.4g}, "
-                f"allowed {accuracy.allowed_drop:.4g}"
+                f"{accuracy.metric} drops by {accuracy.drop:.4g}, allowed {allowed:.4g}"
             )
         limit = self.budget.max_latency
         if limit is not None:
@@ -194,7 +203,8 @@ class Verifier:
             if relative > limit.value:
                 reached = f"{100 * after.ratio:.1f} % ({after.latency_ns / 1e6:.3f} ms)"
                 failures.append(f"latency {reached} is over the budget")
-        memory = self.budget.max_memory
-        if memory is not None and after.peak_bytes > memory.against(before.peak_bytes):
-            failures.append(f"peak memory {after.peak_bytes / 2**10:.0f} KiB is over the budget")
+        memory, peak = self.budget.max_memory, after.peak_bytes
+        if memory is not None and (peak is None or peak > memory.against(before.peak_bytes or 0)):
+            size = "not known" if peak is None else f"{peak / 2**10:.0f} KiB"
+            failures.append(f"peak memory, {size}, is over the budget")
         return failures

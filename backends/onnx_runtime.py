@@ -26,7 +26,7 @@ from actcc.backends.onnx_session import (
     tool_text,
 )
 from actcc.backends.onnx_session import Source as SessionSource
-from actcc.errors import ActccError, TargetError
+from actcc.errors import ActccError, ModelError, TargetError
 from actcc.graph import Graph, structure_hash
 from actcc.latency_models import Profile
 from actcc.memory import MemoryProfile, peak_memory
@@ -157,11 +157,11 @@ class OnnxRuntimeBackend:
                 )
                 for model in models
             ]
-            peaks = [self.memory(model).peak_bytes for model in models]
+            peaks = [self._peak_bytes(model) for model in models]
             found = self._measure(jobs, self.settings.model_seconds)
         return [self._timing(one, peak) for one, peak in zip(found, peaks, strict=True)]
 
-    def _timing(self, found: Measurement, peak_bytes: int) -> Timing:
+    def _timing(self, found: Measurement, peak_bytes: int | None) -> Timing:
         own = found.ratio == 1.0 and found.ratio_noise == 0.0
         placement = 0.0 if own else self.settings.placement_noise * found.ratio
         return Timing(
@@ -173,6 +173,13 @@ class OnnxRuntimeBackend:
             ratio=found.ratio,
             ratio_noise=math.hypot(found.ratio_noise, placement),
         )
+
+    def _peak_bytes(self, model: Graph) -> int | None:
+        """None for a network whose sizes depend on data: it can be timed all the same."""
+        try:
+            return self.memory(model).peak_bytes
+        except ModelError:
+            return None
 
     def memory(self, model: Graph) -> MemoryProfile:
         """Live bytes of activations; the runtime writes every tensor in its own type."""

@@ -207,3 +207,90 @@ def test_a_metric_of_the_users_own_is_what_the_budget_binds(model: Path, calibra
 def test_a_pass_can_be_skipped_by_name(model: Path) -> None:
     result = optimize(model, "npu1", skip=["swap-activation"], workers=1)
     assert result.plan.sites == ()
+
+
+@pytest.fixture
+def failing_from_the_second_site(tmp_path: Path) -> Path:
+    """A pass that breaks as soon as it rewrites two sites of one graph."""
+    path = tmp_path / "breaking.py"
+    path.write_text(
+        "import actcc\n"
+        "from actcc.passes.swap_activation import SwapActivation\n"
+        "@actcc.rewrite('breaking')\n"
+        "class Breaking(SwapActivation):\n"
+        "    def apply(self, graph, site, candidate):\n"
+        "        if any(graph.nodes('Relu')):\n"
+        "            raise KeyError('oops')\n"
+        "        super().apply(graph, site, candidate)\n"
+    )
+    return path
+
+
+def test_a_plan_that_cannot_be_applied_ends_no_other(
+    model: Path, calibration: Path, failing_from_the_second_site: Path
+) -> None:
+    output = model.parent / "fast.onnx"
+    result = optimize(
+        model,
+        "npu1",
+        output=output,
+        calibration=calibration,
+        budget=with_drop("60%"),
+        plugins=[failing_from_the_second_site],
+        skip=["swap-activation"],
+        workers=1,
+    )
+    assert output.exists()
+    if result.status == "unchanged":
+        assert "pass 'breaking'" in result.reason
+        assert "KeyError: 'oops'" in result.reason
+
+
+def test_a_model_with_weights_beside_it_keeps_them_beside_it(
+    model: Path, calibration: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "external"
+    folder.mkdir()
+    source = folder / "net.onnx"
+    onnx.save_model(
+        onnx.load(model), source, save_as_external_data=True, location="w", size_threshold=0
+    )
+    output = tmp_path / "fast.onnx"
+    result = optimize(
+        source, "npu1", output=output, calibration=calibration, budget=with_drop("30%"), workers=1
+    )
+    assert result.status == "optimized"
+    assert (tmp_path / "fast.onnx.data").exists()
+    assert Graph.load(output).external
+    assert run(session(output), random_feeds(Graph.load(source), 0)).keys() == {"features", "map"}
+
+
+def test_a_plan_without_an_accuracy_limit_survives_json(model: Path, calibration: Path) -> None:
+    result = optimize(
+        model, "npu1", calibration=calibration, budget=with_drop("none"), workers=1, max_trials=2
+    )
+    assert result.plan.accuracy is not None
+    assert result.plan.accuracy.allowed_drop is None
+    assert Plan.from_json(result.plan.to_json()) == result.plan
+
+
+def test_the_accuracy_objective_works_without_data(model: Path) -> None:
+    budget = Budget.parse(max_latency="100%", objective="accuracy")
+    result = optimize(model, "npu1", budget=budget, workers=1)
+    assert result.plan.latency.ratio <= 1.0
+
+
+def test_no_time_at_all_still_makes_one_trial(model: Path, calibration: Path) -> None:
+    result = optimize(model, "npu1", calibration=calibration, time_limit_s=1e-9, workers=1)
+    assert len(result.trials) == 1
+
+
+def test_a_graph_keeps_the_input_shapes_it_was_loaded_with(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    network (float[batch, 8] x) => (float[batch, 8] y) { s = Sigmoid(x) y = Mul(x, s) }
+    """
+    graph = Graph.load(onnx.parser.parse_model(text), {"x": (4, 8)})
+    result = optimize(graph, "npu1", workers=1)
+    declared = result.graph.to_proto().graph.input[0].type.tensor_type.shape.dim[0]
+    assert declared.dim_param == "batch"

@@ -2,27 +2,28 @@
 
 The network is cut at each site. What comes before is run once for a whole chunk of sites and
 sample (the shared prefix); the candidate is run on what enters the site; and only the layers that
-depend on the site are run behind it. Layers on parallel branches are never run again.
+depend on the site are run behind it. Layers on parallel branches are never run again. Samples
+pass one after another, so that no more than one sample's tensors are in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from actcc.accuracy.fidelity import FidelityReference
 from actcc.calibration import SampleSet
 from actcc.errors import ActccError, ModelError, PassError
-from actcc.graph import Graph, extract
-from actcc.pass_api import Pass
+from actcc.graph import Array, Graph, Interface, extract, verify
+from actcc.pass_api import Pass, apply_pass
 from actcc.runtime import run, session
 from actcc.site import Candidate, OfferedSite
 
-Values = dict[str, "np.ndarray[Any, Any]"]
-LossTable = dict[tuple[str, str], float]
+Values = dict[str, Array]
+Key = tuple[str, str]
+LossTable = dict[Key, float]
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,20 @@ class SiteWork:
     """One site with the candidates to estimate; picklable.
 
     Attributes:
-        site: with one candidate for each function that is to be tried.
-        rewritten: by `Candidate.computes`, the site alone with that candidate.
+        offered: the site, as a pass found it.
+        rewritten: by `Candidate.computes`, the site alone with a candidate that computes that.
     """
 
     offered: OfferedSite
     rewritten: Mapping[str, Graph]
+
+    @property
+    def keys(self) -> list[Key]:
+        """What is to be estimated: the site's id with each function."""
+        return [(self.offered.id, function) for function in self.rewritten]
+
+
+Chunk = tuple[SiteWork, ...]
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,16 @@ class Task:
     """A chunk of neighbouring sites; independent of all others and picklable.
 
     Attributes:
+        path: file of the normalized model, which workers read; models are too large to pickle.
+        input_shapes: concrete shapes for its symbolic inputs.
+        work: the chunk.
         enough_loss: after a few samples a candidate that loses more than this is not run on the
             rest; its estimate is what was seen until then.
     """
 
-    graph: Graph
-    work: tuple[SiteWork, ...]
+    path: Path
+    input_shapes: Mapping[str, Sequence[int]]
+    work: Chunk
     samples: SampleSet
     reference: FidelityReference
     enough_loss: float
@@ -59,7 +72,7 @@ class Estimates:
     """Losses of fidelity by (site id, function), and why some could not be estimated."""
 
     losses: LossTable
-    failed: Mapping[tuple[str, str], str]
+    failed: Mapping[Key, str]
 
 
 _PROBE_SAMPLES = 4
@@ -72,48 +85,61 @@ def reference_outputs(graph: Graph, samples: SampleSet) -> list[Values]:
     return [run(runner, samples[index].inputs) for index in range(len(samples))]
 
 
-def plan_tasks(
-    graph: Graph,
-    sites: Sequence[OfferedSite],
-    passes: Sequence[Pass],
-    samples: SampleSet,
-    reference: FidelityReference,
-    enough_loss: float,
-) -> tuple[list[Task], dict[tuple[str, str], str]]:
-    """Tasks for all approximate candidates; exact ones lose nothing and need none."""
+def plan_chunks(
+    graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass]
+) -> tuple[list[Chunk], dict[Key, str]]:
+    """Work for all approximate candidates, in chunks of neighbouring sites, and what failed.
+
+    Exact candidates lose nothing and need no work.
+    """
     by_name = {found.name: found for found in passes}
-    failed: dict[tuple[str, str], str] = {}
+    failed: dict[Key, str] = {}
     work: list[SiteWork] = []
     for offered in sites:
         functions = {c.computes: c for c in reversed(offered.candidates) if not c.exact}
+        if not functions:
+            continue
+        try:
+            _descendants(graph, offered)
+            part = _site_alone(graph, offered)
+        except ActccError as error:
+            failed.update(((offered.id, function), str(error)) for function in functions)
+            continue
         rewritten: dict[str, Graph] = {}
         for function, candidate in functions.items():
             try:
-                rewritten[function] = _site_alone(graph, offered, candidate, by_name)
-                _descendants(graph, offered)
+                rewritten[function] = _rewritten(
+                    part, offered, candidate, by_name[offered.pass_name]
+                )
             except ActccError as error:
                 failed[offered.id, function] = str(error)
         if rewritten:
             work.append(SiteWork(offered, rewritten))
-    chunks = [tuple(work[start : start + _CHUNK]) for start in range(0, len(work), _CHUNK)]
-    return [Task(graph, chunk, samples, reference, enough_loss) for chunk in chunks], failed
+    return [tuple(work[start : start + _CHUNK]) for start in range(0, len(work), _CHUNK)], failed
 
 
-def _site_alone(
-    graph: Graph, offered: OfferedSite, candidate: Candidate, passes: Mapping[str, Pass]
-) -> Graph:
+def _site_alone(graph: Graph, offered: OfferedSite) -> Graph:
     part = extract(graph, offered.site.nodes)
-    passes[offered.pass_name].apply(part, offered.site, candidate)
     if [t.name for t in part.outputs] != [offered.site.writes]:
         names = ", ".join(t.name for t in part.outputs)
-        raise PassError(f"site '{offered.id}' writes {names}; it must write one tensor")
+        raise PassError(
+            f"site '{offered.id}' writes {names}; it must write '{offered.site.writes}' alone"
+        )
     return part
+
+
+def _rewritten(part: Graph, offered: OfferedSite, candidate: Candidate, found: Pass) -> Graph:
+    interface = Interface.of(part)
+    rewritten = part.copy()
+    apply_pass(found, rewritten, offered.site, candidate)
+    verify(rewritten, interface, [found.name])
+    return rewritten
 
 
 def merge(parts: Sequence[Estimates]) -> Estimates:
     """The estimates of all chunks."""
     losses: LossTable = {}
-    failed: dict[tuple[str, str], str] = {}
+    failed: dict[Key, str] = {}
     for part in parts:
         losses.update(part.losses)
         failed.update(part.failed)
@@ -122,98 +148,151 @@ def merge(parts: Sequence[Estimates]) -> Estimates:
 
 def run_task(task: Task) -> Estimates:
     """Estimate the sites of one chunk."""
-    losses: LossTable = {}
-    failed: dict[tuple[str, str], str] = {}
+    failed: dict[Key, str] = {}
     try:
-        prefix = _Prefix(task)
+        graph = Graph.load(task.path, task.input_shapes)
+        runs = [found for work in task.work for found in _open(graph, work, failed)]
+        prefix = _Prefix(graph, runs)
     except ActccError as error:
-        every = [(work.offered.id, function) for work in task.work for function in work.rewritten]
-        return Estimates({}, dict.fromkeys(every, str(error)))
-    for work in task.work:
-        identity = work.offered.id
-        try:
-            suffix = prefix.suffix(work)
-        except ModelError as error:
-            failed.update(((identity, function), str(error)) for function in work.rewritten)
-            continue
-        for function, part in work.rewritten.items():
-            try:
-                losses[identity, function] = _loss(task, prefix, suffix, part)
-            except ActccError as error:
-                failed[identity, function] = str(error)
-    return Estimates(losses, failed)
+        every = [key for work in task.work for key in work.keys]
+        return Estimates({}, {**dict.fromkeys(every, str(error)), **failed})
+    for index in range(len(task.samples)):
+        under_way = [found for found in runs if found.key not in failed and not found.is_enough]
+        if under_way:
+            failed.update(_run_sample(task, index, prefix, under_way))
+    return Estimates({r.key: r.loss for r in runs if r.key not in failed}, failed)
 
 
 @dataclass(frozen=True)
 class _Suffix:
-    """What runs behind a site: a session, what it is fed, and what it cannot change."""
+    """What runs behind a site: a session, if anything does, and what it reads past the site."""
 
     session: Any
     feeds: tuple[str, ...]
-    writes: str
+
+
+@dataclass
+class _CandidateRun:
+    """A candidate with what was seen of it so far.
+
+    Attributes:
+        session: the site alone, rewritten.
+        feeds: what the site reads.
+        is_enough: it need not be run on further samples.
+    """
+
+    key: Key
+    session: Any
+    feeds: tuple[str, ...]
+    suffix: _Suffix
+    total: float = 0.0
+    count: int = 0
+    is_enough: bool = False
+
+    @property
+    def loss(self) -> float:
+        """Mean over the samples seen."""
+        return max(self.total / self.count, 0.0)
+
+    def outputs(self, values: Values) -> Values:
+        """Outputs that the candidate changes, and the rest of `values`, for one sample."""
+        written = run(self.session, {name: values[name] for name in self.feeds})
+        changed = dict(written)
+        if self.suffix.session is not None:
+            feeds = {name: values[name] for name in self.suffix.feeds}
+            changed.update(run(self.suffix.session, {**feeds, **written}))
+        return {**values, **changed}
+
+    def add(self, loss: float, enough_loss: float) -> None:
+        """Count one more sample; over the first few it may prove to be beyond use."""
+        self.total += loss
+        self.count += 1
+        if self.count == _PROBE_SAMPLES:
+            self.is_enough = self.total / self.count > enough_loss
+
+
+def _open(graph: Graph, work: SiteWork, failed: dict[Key, str]) -> list[_CandidateRun]:
+    """Sessions for the candidates of one site; those that cannot be run are put in `failed`."""
+    try:
+        suffix = _open_suffix(graph, work.offered)
+    except ActccError as error:
+        failed.update(dict.fromkeys(work.keys, str(error)))
+        return []
+    runs: list[_CandidateRun] = []
+    for key, part in zip(work.keys, work.rewritten.values(), strict=True):
+        feeds = tuple(tensor.name for tensor in part.inputs)
+        try:
+            _check_feeds(graph, (*feeds, *suffix.feeds))
+            runs.append(_CandidateRun(key, session(part), feeds, suffix))
+        except ActccError as error:
+            failed[key] = str(error)
+    return runs
+
+
+def _check_feeds(graph: Graph, names: Iterable[str]) -> None:
+    """Refuse what only a caller knows: initializers that are listed as inputs."""
+    for name in names:
+        if name in graph.overridable:
+            raise ModelError(
+                f"initializer '{name}' is listed as an input; do not skip the pass that freezes it"
+            )
+
+
+def _open_suffix(graph: Graph, offered: OfferedSite) -> _Suffix:
+    behind = _descendants(graph, offered)
+    if not behind:
+        return _Suffix(None, ())
+    outputs = [t.name for t in graph.outputs if _written_by(graph, t, behind)]
+    part = extract(graph, behind, outputs)
+    feeds = tuple(t.name for t in part.inputs if t.name != offered.site.writes)
+    return _Suffix(session(part), feeds)
+
+
+def _run_sample(
+    task: Task, index: int, prefix: _Prefix, runs: Sequence[_CandidateRun]
+) -> dict[Key, str]:
+    """Add the loss of one sample to each candidate; those that fail, with the reason."""
+    try:
+        values = prefix.run(task.samples[index].inputs)
+    except ActccError as error:
+        return dict.fromkeys((found.key for found in runs), str(error))
+    failed: dict[Key, str] = {}
+    for found in runs:
+        try:
+            loss = task.reference.sample_loss(index, found.outputs(values))
+        except ActccError as error:
+            failed[found.key] = str(error)
+            continue
+        found.add(loss, task.enough_loss)
+    return failed
 
 
 class _Prefix:
-    """The original network's tensors at the borders of a chunk, for every sample."""
+    """Runs the original network as far as the borders of a chunk, and to its outputs."""
 
-    def __init__(self, task: Task) -> None:
-        self._graph = task.graph
-        self._behind = {
-            work.offered.id: _descendants(task.graph, work.offered) for work in task.work
-        }
-        borders: dict[str, None] = {}
-        for work in task.work:
-            borders.update(dict.fromkeys(_reads(task.graph, self._behind[work.offered.id])))
-            for part in work.rewritten.values():
-                borders.update((tensor.name, None) for tensor in part.inputs)
-        self.samples: list[Values] = list(_border_values(task, [*borders]))
+    def __init__(self, graph: Graph, runs: Iterable[_CandidateRun]) -> None:
+        borders = dict.fromkeys(
+            name for found in runs for name in (*found.suffix.feeds, *found.feeds)
+        )
+        names = list(dict.fromkeys([*borders, *(tensor.name for tensor in graph.outputs)]))
+        given = {tensor.name for tensor in graph.inputs}
+        self._given = [name for name in names if name in given]
+        constants = {name: graph.constant(name) for name in names if name not in given}
+        self._constants = {name: value for name, value in constants.items() if value is not None}
+        wanted = [name for name in constants if name not in self._constants]
+        needed = _ancestors(graph, wanted)
+        self._session = session(extract(graph, needed, wanted)) if needed else None
+        self._feeds = (
+            {value.name for value in self._session.get_inputs()} if self._session else set()
+        )
 
-    def suffix(self, work: SiteWork) -> _Suffix:
-        site = work.offered.site
-        behind = self._behind[work.offered.id]
-        if not behind:
-            return _Suffix(None, (), site.writes)
-        outputs = [t.name for t in self._graph.outputs if _written_by(self._graph, t, behind)]
-        part = extract(self._graph, behind, outputs)
-        feeds = tuple(t.name for t in part.inputs if t.name != site.writes)
-        return _Suffix(session(part), feeds, site.writes)
-
-
-def _border_values(task: Task, names: Sequence[str]) -> Iterator[Values]:
-    """The named tensors and all outputs of the original, sample by sample."""
-    graph = task.graph
-    fed = {tensor.name for tensor in graph.inputs}
-    inner = [name for name in names if name not in fed]
-    outputs = [tensor.name for tensor in graph.outputs]
-    wanted = list(dict.fromkeys([*inner, *outputs]))
-    needed = _ancestors(graph, wanted)
-    runner = session(extract(graph, needed, wanted)) if needed else None
-    accepted = {value.name for value in runner.get_inputs()} if runner else set()
-    for index in range(len(task.samples)):
-        inputs = task.samples[index].inputs
-        given = {name: value for name, value in inputs.items() if name in accepted}
-        computed = run(runner, given) if runner else {}
-        yield {**{name: inputs[name] for name in names if name in fed}, **computed}
-
-
-def _loss(task: Task, prefix: _Prefix, suffix: _Suffix, part: Graph) -> float:
-    """Mean loss over the samples; over the first few where it is beyond use already."""
-    site = session(part)
-    names = [tensor.name for tensor in part.inputs]
-    outputs = [tensor.name for tensor in task.graph.outputs]
-    total, count = 0.0, 0
-    for index, values in enumerate(prefix.samples):
-        written = run(site, {name: values[name] for name in names})
-        changed = dict(written)
-        if suffix.session is not None:
-            feeds = {name: values[name] for name in suffix.feeds}
-            changed.update(run(suffix.session, {**feeds, **written}))
-        results = {name: changed.get(name, values[name]) for name in outputs}
-        total += task.reference.sample_loss(index, results)
-        count += 1
-        if count == _PROBE_SAMPLES and total / count > task.enough_loss:
-            break
-    return max(total / count, 0.0)
+    def run(self, inputs: Mapping[str, Array]) -> Values:
+        """The tensors at the borders, and all outputs, for one sample."""
+        values = {**self._constants, **{name: inputs[name] for name in self._given}}
+        if self._session is not None:
+            feeds = {name: value for name, value in inputs.items() if name in self._feeds}
+            values.update(run(self._session, feeds))
+        return values
 
 
 def _descendants(graph: Graph, offered: OfferedSite) -> set[str]:
@@ -241,18 +320,6 @@ def _ancestors(graph: Graph, tensors: Sequence[str]) -> set[str]:
             found.add(writer.name)
             frontier += [t for t in writer.inputs if not t.is_empty()]
     return found
-
-
-def _reads(graph: Graph, nodes: set[str]) -> list[str]:
-    """Tensors that the nodes read and none of them writes, weights left out."""
-    names: dict[str, None] = {}
-    for name in sorted(nodes):
-        for tensor in graph.node(name).inputs:
-            writer = None if tensor.is_empty() else graph.producer(tensor)
-            is_input = any(tensor is given for given in graph.inputs)
-            if is_input or (writer is not None and writer.name not in nodes):
-                names[tensor.name] = None
-    return list(names)
 
 
 def _written_by(graph: Graph, tensor: Any, nodes: set[str]) -> bool:

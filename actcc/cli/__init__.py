@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted before a plan was verified; nothing was written", _INTERRUPTED)
+        _fail("interrupted; nothing was written", _INTERRUPTED)
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
 

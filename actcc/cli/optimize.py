@@ -57,10 +57,9 @@ from actcc.errors import ModelError
 )
 @click.option(
     "--max-drop",
-    default="1%",
-    show_default=True,
-    metavar="1%|0.5abs",
-    help="Accuracy that may be lost: relative to the original, or in the metric's units.",
+    metavar="1%|0.5abs|none",
+    help="Accuracy that may be lost: relative to the original, or in the metric's units "
+    "[default: 1%; none with --objective accuracy].",
 )
 @click.option("--max-latency", metavar="8ms|70%", help="Latency that must be reached.")
 @click.option("--max-memory", metavar="4MiB|60%", help="Peak memory of activations.")

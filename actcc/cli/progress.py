@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -35,25 +37,29 @@ class ConsoleProgress:
     def stage(self, title: str, total: int | None = None) -> Iterator[Advance]:
         """See `actcc.progress.Progress`."""
         started = time.perf_counter()
+        steps = itertools.count()
         try:
             if self._drawn and self._console.is_terminal:
-                with self._bar() as bar:
+                with self._bar(counted=total is not None) as bar:
                     task = bar.add_task(title, total=total)
-                    yield lambda: bar.advance(task)
+                    yield lambda: bar.update(task, completed=next(steps) + 1)
             else:
-                yield lambda: None
+                yield lambda: _advance(steps)
         finally:
             spent = time.perf_counter() - started
             self.seconds[title] = self.seconds.get(title, 0.0) + spent
         if self._drawn:
-            count = f" ({total})" if total is not None else ""
+            count = f" ({next(steps)})" if total is not None else ""
             self._console.print(f"[dim]{title}{count} … {spent:.1f} s[/dim]", highlight=False)
 
     def note(self, line: str) -> None:
         """See `actcc.progress.Progress`."""
         self._console.print(line, highlight=False)
 
-    def _bar(self) -> Progress:
+    def _bar(self, *, counted: bool) -> Progress:
+        if not counted:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            return Progress(*columns, console=self._console, transient=True)
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -69,3 +75,7 @@ class ConsoleProgress:
 def console_progress(quiet: bool) -> ConsoleProgress:
     """Progress on stderr, so that stdout stays clean."""
     return ConsoleProgress(Console(stderr=True), drawn=not quiet)
+
+
+def _advance(steps: Iterator[int]) -> None:
+    next(steps)

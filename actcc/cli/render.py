@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actcc.plan import CandidateFigures, Plan
+from actcc.program import share_of_fidelity
 from actcc.result import Result
 from actcc.site import KEEP
 
@@ -52,7 +53,8 @@ def render_result(result: Result, *, explain: bool = False) -> None:
     if explain:
         _explain(console, result)
     console.print(_before_after(result))
-    console.print(_changes(result))
+    if result.plan.sites:
+        console.print(_changes(result))
     _notes(console, result)
     verb = "wrote" if result.status == "optimized" else "wrote the original, unchanged, to"
     console.print(f"[bold]{result.status}[/bold]: {result.reason}", soft_wrap=True)
@@ -82,29 +84,35 @@ def _before_after(result: Result) -> Table:
     )
     _accuracy_row(table, plan)
     before, after = plan.peak_bytes
-    share = f"{100 * after / before:.1f} %" if before else ""
+    share = f"{100 * after / before:.1f} %" if before and after is not None else ""
     table.add_row("peak memory of activations", kibibytes(before), kibibytes(after), share)
     return table
 
 
 def _accuracy_row(table: Table, plan: Plan) -> None:
     if plan.accuracy is None:
-        table.add_row("largest output difference", "", f"{plan.max_relative_difference:.1e}", "")
+        difference = plan.max_relative_difference
+        shown = "not a number" if difference is None else f"{difference:.1e}"
+        table.add_row("largest output difference", "", shown, "")
         return
     figures = plan.accuracy
-    unlimited = figures.allowed_drop == float("inf")
     table.add_row(
         f"{figures.metric} ({figures.samples} held-out samples)",
         f"{figures.original:.4f}",
         f"{figures.result:.4f}",
-        f"{0.0 - figures.drop:+.4f}" + ("" if unlimited else f" of −{figures.allowed_drop:.4f}"),
+        f"{0.0 - figures.drop:+.4f}"
+        + ("" if figures.allowed_drop is None else f" of −{figures.allowed_drop:.4f}"),
     )
 
 
 def _changes(result: Result) -> Table:
     plan = result.plan
-    changed = sum(site.chosen != KEEP for site in plan.sites)
-    table = Table(box=box.SIMPLE_HEAD, title=f"{changed} of {len(plan.sites)} sites rewritten")
+    changed = [site for site in plan.sites if site.chosen != KEEP]
+    claimed = {node for site in changed for node in site.nodes}
+    # A place that several passes offer is one place: rewritten by one, it is not kept by another.
+    kept = len({s.nodes for s in plan.sites if s.chosen == KEEP and claimed.isdisjoint(s.nodes)})
+    title = f"{len(changed)} of {len(changed) + kept} sites rewritten"
+    table = Table(box=box.SIMPLE_HEAD, title=title)
     table.add_column("rewrite")
     table.add_column("sites", justify="right")
     table.add_column("predicted", justify="right")
@@ -119,7 +127,6 @@ def _changes(result: Result) -> Table:
     if len(rows) > _SHOWN_CHANGES:
         rest = rows[_SHOWN_CHANGES:]
         table.add_row(f"and {len(rest)} other rewrites", str(sum(n for _, n in rest)), "")
-    kept = len(plan.sites) - changed
     if kept:
         table.add_row("keep", str(kept), "")
     return table
@@ -148,7 +155,7 @@ def _explained(candidate: CandidateFigures, chosen: str) -> str:
     if candidate.difference_ns is not None:
         parts.append(f"{candidate.difference_ns / 1e3:+.2f} µs ± {candidate.noise_ns or 0:.0f} ns")
     if candidate.loss is not None:
-        parts.append("exact" if candidate.exact else f"loses {100 * candidate.loss:.3g} %")
+        parts.append("exact" if candidate.exact else f"loses {share_of_fidelity(candidate.loss)}")
     figures = ", ".join(parts)
     verdict = "chosen" if candidate.name == chosen else candidate.reason
     return f"{candidate.name}: {figures + '; ' if figures else ''}{verdict}"
@@ -165,6 +172,6 @@ def milliseconds(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e6:.3f} ms"
 
 
-def kibibytes(size: int) -> str:
+def kibibytes(size: int | None) -> str:
     """A size for people."""
-    return f"{size / 2**10:.0f} KiB"
+    return "depends on data" if size is None else f"{size / 2**10:.0f} KiB"

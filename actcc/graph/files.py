@@ -115,7 +115,7 @@ def write_model(
     folder = path.parent if str(path.parent) else Path(".")
     if not folder.is_dir():
         raise ModelError(f"{path}: folder '{folder}' does not exist; create it first")
-    data_name = path.name + ".data"
+    data_name = side_file(path).name
     try:
         with staging_folder(folder) as staging:
             staged = staging / path.name
@@ -128,13 +128,29 @@ def write_model(
                     location=data_name,
                     size_threshold=_SMALLEST_EXTERNAL_TENSOR,
                 )
-                if (staging / data_name).exists():
-                    os.replace(staging / data_name, folder / data_name)
+                if (staging / data_name).exists():  # onnx makes it readable by its owner alone
+                    os.chmod(staging / data_name, staged.stat().st_mode)
             else:
                 onnx.save_model(model, staged)
-            os.replace(staged, path)
+            deliver(staged, path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another") from error
+
+
+def side_file(path: Path) -> Path:
+    """Where the weights of a model lie that are not in the model file itself."""
+    return path.with_name(path.name + ".data")
+
+
+def deliver(staged: Path, path: Path) -> None:
+    """Rename a staged model, and its side file where it has one, into place.
+
+    Both have the name already under which the model looks for its weights. The side file goes
+    first: a model is never without weights.
+    """
+    if side_file(staged).exists():
+        os.replace(side_file(staged), side_file(path))
+    os.replace(staged, path)
 
 
 @contextlib.contextmanager

@@ -117,6 +117,11 @@ def optimize(
             normalized = normalize(original, skip=skip)
         survey = find_sites(normalized.graph, available, chosen_target, exact_only=data is None)
         baseline = priced_baseline(original, normalized.graph, chosen_target.backend)
+        if baseline is normalized.graph:
+            progress.note(
+                f"{chosen_target.name} cannot price the model before its shapes are folded: "
+                "the normalized network is what the result is compared with"
+            )
         evidence = gather_evidence(
             baseline,
             normalized.graph,

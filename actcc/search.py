@@ -50,6 +50,8 @@ def search_plans(
                 run.tighten(advance)
                 if trials.best is None:
                     run.fall_back(advance)
+    except InfeasibleError as error:
+        raise _in_users_units(error, evidence.original_latency_ns) from error
     except KeyboardInterrupt:
         if trials.best is None:
             raise
@@ -218,6 +220,15 @@ class _Run:
             return verdict.holds, 1.0
         spent = figures.drop / figures.allowed_drop
         return spent <= 1.0, spent
+
+
+def _in_users_units(error: InfeasibleError, original_ns: float) -> InfeasibleError:
+    """Latency budgets are often given in per cent: say the nearest one so too."""
+    reachable = error.nearest.get("max_cost_ns")
+    if reachable is None:
+        return error
+    share = 100 * reachable / original_ns
+    return InfeasibleError(f"{error} (latency: {share:.1f} % of the original)", error.nearest)
 
 
 def _rewrites(solution: Solution) -> Mapping[str, str]:

@@ -54,7 +54,8 @@ class ConsoleProgress:
 
     def note(self, line: str) -> None:
         """See `actcc.progress.Progress`."""
-        self._console.print(line, highlight=False)
+        if self._drawn:
+            self._console.print(line, highlight=False)
 
     def _bar(self, *, counted: bool) -> Progress:
         if not counted:

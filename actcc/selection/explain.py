@@ -40,14 +40,16 @@ def infeasible(problem: Problem, effort: Effort) -> InfeasibleError:
     with effort.portion(0.75):
         nearest, notes = _relax_each(problem, effort)
     if nearest:
+        helpful = [note for key, note in notes.items() if key in nearest]
         message = (
-            f"no plan meets all budgets: {'; '.join(notes)}; "
+            f"no plan meets all budgets: {'; '.join(helpful)}; "
             "loosen one of them to its nearest value or beyond"
         )
     else:
         _, notes = _relax_each(problem, effort, others=False)
         message = (
-            f"no plan meets all budgets, whichever one of them is dropped: {'; '.join(notes)}; "
+            "no plan meets all budgets, whichever one of them is dropped: "
+            f"{'; '.join(notes.values())}; "
             "loosen at least two of them"
         )
     return InfeasibleError(message, nearest)
@@ -55,10 +57,10 @@ def infeasible(problem: Problem, effort: Effort) -> InfeasibleError:
 
 def _relax_each(
     problem: Problem, effort: Effort, *, others: bool = True
-) -> tuple[dict[str, int], list[str]]:
+) -> tuple[dict[str, int], dict[str, str]]:
     """By budget the least value of its quantity, with or without the others, and in words."""
     nearest: dict[str, int] = {}
-    notes: list[str] = []
+    notes: dict[str, str] = {}
     budgets = problem.budgets
     for index, (quantity, limit) in enumerate(budgets.items()):
         held = {q: other for q, other in budgets.items() if q != quantity} if others else {}
@@ -66,7 +68,7 @@ def _relax_each(
             outcome = minimise(program_of(problem, quantity, held), effort)
         if outcome.value is not None:
             nearest[_KEYS[quantity]] = outcome.value
-        notes.append(_note(quantity, limit, outcome, held))
+        notes[_KEYS[quantity]] = _note(quantity, limit, outcome, held)
     return nearest, notes
 
 

@@ -150,7 +150,8 @@ class Trials:
 
     def tried(self, chosen: Mapping[str, str]) -> Trial | Refused | None:
         """The trial of exactly this plan, if there was one."""
-        return next((t for t in (*self.done, *self.refused) if t.chosen == chosen), None)
+        everything: list[Trial | Refused] = [*self.done, *self.refused]
+        return next((trial for trial in everything if trial.chosen == chosen), None)
 
     @property
     def best(self) -> Trial | None:

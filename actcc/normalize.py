@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from actcc.errors import ActccError, ModelError
 from actcc.graph import Array, Graph, Interface, verify
 from actcc.graph.compare import Outputs, compare_outputs
+from actcc.graph.files import EXTERNAL_DATA_THRESHOLD
 from actcc.pass_api import NormalizingPass
 from actcc.runtime import random_feeds, run, session
 
@@ -46,8 +47,8 @@ def normalize(
     outputs are compared with the original's in ONNX Runtime; if they differ, the first pass behind
     which they do is left out too. They differ if the difference, relative to an output's largest
     magnitude, exceeds both 1e-5 and eight times what the runtime's own optimisations change (of
-    which 1e-3 at most counts). A model that cannot be run, or whose outputs are random, is not
-    compared, and a note says so.
+    which 1e-3 at most counts). A model that cannot be run, whose outputs are random, or that
+    is too large for one protobuf message is not compared, and a note says so.
 
     Passes see the shapes that the model declares, not those of `--shape`, so that the result holds
     for every shape.
@@ -124,7 +125,7 @@ def _run_passes(original: Graph, passes: Sequence[NormalizingPass]) -> list[_Ste
 
 def _same(before: Graph, after: Graph) -> bool:
     """Whether a pass changed nothing; weights are never edited, they only get new names."""
-    models = before.to_proto(), after.to_proto()
+    models = before.frame(), after.frame()
     frames = [
         ({t.name for t in m.graph.initializer}, {i.name for i in m.graph.input}) for m in models
     ]
@@ -157,6 +158,8 @@ class _Judge:
     @classmethod
     def of(cls, original: Graph, feeds: Sequence[Mapping[str, Array]] | None) -> _Judge | str:
         """A judge, or why there can be none."""
+        if original.weight_bytes > EXTERNAL_DATA_THRESHOLD:
+            return "it would have to be held in memory four times"
         try:
             samples = tuple(feeds) if feeds else (random_feeds(original, _SEED),)
             plain, optimised = (session(original, optimise=level) for level in (False, True))

@@ -21,7 +21,6 @@ from onnx import shape_inference
 
 from actcc.errors import ModelError
 from actcc.graph import Array, Graph, Node
-from actcc.graph.files import weight_bytes
 from actcc.graph.shapes import type_of
 from actcc.pass_api import NormalizingPass
 from actcc.runtime import run, session
@@ -77,11 +76,11 @@ class _Folder:
         self.known: dict[str, Array] = {}
         self._graph = graph
         self._types = graph.types
-        model = graph.to_proto()
+        model = graph.frame()
         self._protos = {node.name: node for node in model.graph.node}
         self._frame = onnx.ModelProto(ir_version=max(model.ir_version, 4))
         self._frame.opset_import.extend(model.opset_import)
-        self._room = min(max(weight_bytes(model) // 10, _LEAST_GROWTH), _MOST_GROWTH)
+        self._room = min(max(graph.weight_bytes // 10, _LEAST_GROWTH), _MOST_GROWTH)
 
     def fold(self, node: Node) -> bool:
         """Whether the node's outputs are now among the known values."""

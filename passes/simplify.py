@@ -51,10 +51,11 @@ class Simplify(NormalizingPass):
         """The simplified graph and what went, or the graph itself and why."""
         if graph.overridable:
             return graph, ["left out: initializers are listed as inputs and would be baked in"]
-        model = graph.to_proto()
-        allowed = max(model.ByteSize() // 10, _LEAST_GROWTH)
-        if model.ByteSize() > EXTERNAL_DATA_THRESHOLD:
+        size = graph.frame().ByteSize() + graph.weight_bytes  # the frame may hold Constant nodes
+        if size > EXTERNAL_DATA_THRESHOLD:
             return graph, ["left out: the model is too large for one protobuf message"]
+        model = graph.to_proto()
+        allowed = max(size // 10, _LEAST_GROWTH)
         simplified = self._simplify(model, allowed)
         if isinstance(simplified, str):
             return graph, [f"went on without onnx-simplifier: {simplified}"]

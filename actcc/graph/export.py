@@ -7,7 +7,8 @@ the graph (`Header`) and put back at export, node by node, by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +16,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
-from onnx_graphsurgeon.ir.tensor import SparseValues
+from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from actcc.errors import ModelError
+from actcc.graph.files import LARGEST_SHAPE_CONSTANT, tensor_bytes
 
 # graphsurgeon speaks of what it drops on its own logger; `Header` keeps that.
 G_LOGGER.severity = G_LOGGER.ERROR
@@ -111,8 +113,19 @@ def fresh_name(stem: str, taken: set[str]) -> str:
 
 def to_proto(surgeon: gs.Graph, header: Header) -> onnx.ModelProto:
     """Export; nodes that were not edited come back with all that they were loaded with."""
+    model = to_frame(surgeon, header)
+    constants = {tensor.name: tensor for tensor in _large_constants(surgeon)}
+    for tensor in model.graph.initializer:
+        if tensor.name in constants:
+            tensor.CopyFrom(OnnxExporter.export_tensor_proto(constants[tensor.name]))
+    return model
+
+
+def to_frame(surgeon: gs.Graph, header: Header) -> onnx.ModelProto:
+    """Export, but leave out the data of large weights, which takes as long as the weights are."""
     try:
-        graph = gs.export_onnx(surgeon, do_type_check=False).graph
+        with _without_data(_large_constants(surgeon)):
+            graph = gs.export_onnx(surgeon, do_type_check=False).graph
     except Exception as error:  # graphsurgeon raises bare Exceptions
         raise ModelError(f"the graph cannot be exported ({error})") from error
     for node in graph.node:
@@ -133,6 +146,38 @@ def to_proto(surgeon: gs.Graph, header: Header) -> onnx.ModelProto:
         model.opset_import.append(onnx.helper.make_opsetid(domain, version))
     _move(graph, model.graph)
     return model
+
+
+def _large_constants(surgeon: gs.Graph) -> list[gs.Constant]:
+    """Weights, each once, that are too large to decide a shape."""
+    return [
+        tensor
+        for tensor in surgeon.tensors().values()
+        if isinstance(tensor, gs.Constant)
+        and not isinstance(tensor._values, SparseValues)
+        and tensor_bytes(_element(tensor), tensor.shape) > LARGEST_SHAPE_CONSTANT
+    ]
+
+
+def _element(constant: gs.Constant) -> int:
+    held = constant._values
+    if isinstance(held, LazyValues):
+        return int(held.tensor.data_type)
+    return int(onnx.helper.np_dtype_to_tensor_dtype(held.dtype))
+
+
+@contextlib.contextmanager
+def _without_data(constants: Sequence[gs.Constant]) -> Iterator[None]:
+    """Constants hold empty tensors of their type inside."""
+    held = [constant._values for constant in constants]
+    for constant in constants:
+        empty = onnx.TensorProto(data_type=_element(constant), dims=constant.shape)
+        constant._values = LazyValues(empty)
+    try:
+        yield
+    finally:
+        for constant, values in zip(constants, held, strict=True):
+            constant._values = values
 
 
 def _move(source: onnx.GraphProto, destination: onnx.GraphProto) -> None:

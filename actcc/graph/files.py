@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -18,6 +19,8 @@ from actcc.errors import ModelError
 # One protobuf message cannot be serialised beyond 2 GiB; weights go to a side file well before.
 EXTERNAL_DATA_THRESHOLD = 1_900_000_000
 _SMALLEST_EXTERNAL_TENSOR = 1024
+# 128 int64 values: more than any shape has. Larger weights never decide a shape.
+LARGEST_SHAPE_CONSTANT = 1024
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
@@ -88,6 +91,14 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
 def weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of the main graph's initializers, without serialising anything."""
     return sum(initializer_bytes(tensor) for tensor in model.graph.initializer)
+
+
+def tensor_bytes(element: int, dimensions: Iterable[int]) -> int:
+    """Bytes of a tensor's data in memory; 0 where its elements have no fixed size."""
+    if element in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        return 0
+    itemsize = int(onnx.helper.tensor_dtype_to_np_dtype(element).itemsize)
+    return math.prod(dimensions) * itemsize
 
 
 def initializer_bytes(tensor: onnx.TensorProto) -> int:

@@ -13,12 +13,10 @@ import onnx
 from onnx import shape_inference
 
 from actcc.errors import ModelError
-from actcc.graph.files import initializer_bytes
+from actcc.graph.files import LARGEST_SHAPE_CONSTANT, tensor_bytes
 
 Dimension = int | str | None
 Shape = tuple[Dimension, ...]
-
-_LARGEST_SHAPE_CONSTANT = 1024  # bytes: 128 int64 values, more than any shape has
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,7 @@ class TensorType:
     @property
     def bytes(self) -> int:
         """Size in bytes of a static tensor."""
-        if self.element in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
-            return 0
-        return self.elements * int(onnx.helper.tensor_dtype_to_np_dtype(self.element).itemsize)
+        return tensor_bytes(self.element, (self.elements,))
 
 
 def type_of(info: onnx.ValueInfoProto) -> TensorType:
@@ -168,7 +164,7 @@ def _declare_weights(
     for tensor in initializers:
         declared.add(tensor.name)
         types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))
-        if initializer_bytes(tensor) <= _LARGEST_SHAPE_CONSTANT:
+        if tensor_bytes(tensor.data_type, tensor.dims) <= LARGEST_SHAPE_CONSTANT:
             graph.initializer.append(tensor)
         else:
             graph.input.append(value_info(tensor.name, types[tensor.name]))

@@ -45,7 +45,7 @@ def verify(graph: Graph, expected: Interface, passes: Sequence[str]) -> None:
         PassError: naming the pass and those that ran before it.
     """
     try:
-        problem = _first_problem(graph.to_proto().graph)
+        problem = _first_problem(graph.frame().graph)
         if problem:
             raise PassError(_blame(problem, passes))
         found = Interface.of(graph)

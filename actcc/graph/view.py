@@ -13,8 +13,8 @@ from typing_extensions import Self
 
 from actcc.errors import ModelError, PassError
 from actcc.graph import order
-from actcc.graph.export import Header, constant_values, from_proto, to_proto
-from actcc.graph.files import read_model, write_model
+from actcc.graph.export import Header, constant_values, from_proto, to_frame, to_proto
+from actcc.graph.files import read_model, tensor_bytes, write_model
 from actcc.graph.shapes import Shape, TensorType, declared_types, infer_types
 
 Node: TypeAlias = gs.Node
@@ -100,6 +100,14 @@ class View:
         order.sort_nodes(self._surgeon)
         return to_proto(self._surgeon, self._header)
 
+    def frame(self) -> onnx.ModelProto:
+        """A new ONNX model in which weights of more than 1 KiB have no data.
+
+        For what reads the structure only: it costs the same however large the weights are.
+        """
+        order.sort_nodes(self._surgeon)
+        return to_frame(self._surgeon, self._header)
+
     def save(self, path: str | Path, *, external: bool = False) -> None:
         """Write the model; whole or not at all. See `actcc.graph.files.write_model`."""
         write_model(self.to_proto(), Path(path), external=external)
@@ -139,6 +147,11 @@ class View:
     def ir_version(self) -> int:
         """Version of the ONNX file format."""
         return self._header.ir_version
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights of the main graph."""
+        return sum(tensor_bytes(t.data_type, t.dims) for t in self.frame().graph.initializer)
 
     @property
     def external(self) -> bool:
@@ -252,7 +265,7 @@ class View:
                 for tensor in node.outputs
                 if tensor.name in self._hints
             }
-            inference = infer_types(self.to_proto(), self._input_shapes, custom)
+            inference = infer_types(self.frame(), self._input_shapes, custom)
             self._types, self._contradiction = inference.types, inference.contradiction
             self._hints.update(self._types)
         return self._types

@@ -74,6 +74,8 @@ def search_core(
     units = min(units, effort.units_left)
     replies = _run(core, effort, units)
     effort.spend(max(spent for _, spent in replies))
+    if effort.seconds_left <= 0.0 and any(reply.state == "open" for reply, _ in replies):
+        effort.cut_by_clock = True
     return _best([reply for reply, _ in replies], program)
 
 

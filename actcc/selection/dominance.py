@@ -1,4 +1,4 @@
-"""Options that no best plan needs (Sinha & Zoltners 1979, section 2).
+"""Options that no best plan needs (Sinha & Zoltners 1979, integer dominance).
 
 An option is dominated by another of its site that costs no more, loses no more and asks no more
 of any row: claims, budgets, memory steps. With pairwise costs it must not cost more whatever the

@@ -1,7 +1,7 @@
 """An exact search that touches few options: bound, fix, solve a core, widen it.
 
 The Lagrangian bound and its reduced costs rank all options; those that are cheap make the core
-(Balas & Zemel 1980; for multiple choice knapsacks Pisinger 1995, section 5). A plan that is best
+(Balas & Zemel 1980; for multiple choice knapsacks Pisinger 1995). A plan that is best
 within the core is best of all once no option outside can lower the objective; until then the core
 grows, and what reduced costs rule out never enters.
 """

@@ -34,8 +34,9 @@ def infeasible(problem: Problem, effort: Effort) -> InfeasibleError:
     """The error for a problem that no plan solves, with the nearest value of each budget.
 
     Each budget is dropped in turn and its quantity minimised under the others; all share the
-    effort evenly. A budget whose removal alone leaves no plan has no nearest value; where that
-    holds for every budget, each quantity's least value without any budget is reported.
+    effort evenly. A budget whose removal alone leaves no plan has no nearest value and goes
+    unmentioned; where that holds for every budget, each quantity's least value without any budget
+    is reported instead, and `nearest` is empty.
     """
     with effort.portion(0.75):
         nearest, notes = _relax_each(problem, effort)
@@ -43,7 +44,7 @@ def infeasible(problem: Problem, effort: Effort) -> InfeasibleError:
         helpful = [note for key, note in notes.items() if key in nearest]
         message = (
             f"no plan meets all budgets: {'; '.join(helpful)}; "
-            "loosen one of them to its nearest value or beyond"
+            f"loosen {'it' if len(helpful) == 1 else 'one of them'} to its nearest value or beyond"
         )
     else:
         _, notes = _relax_each(problem, effort, others=False)

@@ -1,6 +1,6 @@
 """Multipliers from the linear relaxation, solved by GLOP (OR-tools' simplex).
 
-The Lagrangian bound at its best equals the linear relaxation (Geoffrion 1974, theorem 2: each
+The Lagrangian bound at its best equals the linear relaxation (Geoffrion 1974: each
 sub-problem has the integrality property), and the relaxation's dual values are the multipliers
 that attain it. With a few rows `ascent` gets there by itself; with many claims, memory steps or
 pairs the simplex is both faster and exact. Only the multipliers are taken from it: the bound is

@@ -138,7 +138,7 @@ class Problem:
             "peak": self.max_peak_bytes,
             "size": self.max_size_bytes,
         }
-        return {quantity: limit for quantity, limit in given.items() if limit is not None}
+        return {quantity: int(limit) for quantity, limit in given.items() if limit is not None}
 
     def _validate_pair(self, pair: PairTerm) -> None:
         where = f"pair term '{pair.site_a}' and '{pair.site_b}'"

@@ -1,8 +1,8 @@
 """The Lagrangian relaxation: every row and every pairwise cost is priced, sites fall apart.
 
-Rows enter the objective with multipliers >= 0 (Fisher 1981, section 2). A pairwise cost becomes a
+Rows enter the objective with multipliers >= 0 (Fisher 1981, 2004). A pairwise cost becomes a
 sub-problem of its own that meets its two sites through messages, one for each class of options:
-the dual decomposition of the local polytope (Wainwright & Jordan 2008, section 8.4; Sontag,
+the dual decomposition of the local polytope (Wainwright & Jordan 2008, chapter 8; Sontag,
 Globerson & Jaakkola 2011). Whatever the multipliers, the sum of the sub-problems' minima bounds
 the objective from below. `Relaxation` searches in floats; `certify` repeats the final sum in
 integers, so that what is called proved does not hang on rounding.
@@ -155,7 +155,7 @@ class Certificate:
         """[sites, options]; options that a plan with at most this objective may hold.
 
         Fixing by reduced costs: Pisinger 1995, "A minimal algorithm for the multiple-choice
-        knapsack problem", section 4.
+        knapsack problem".
         """
         room = (objective << self.shift) - self.exact
         return np.asarray(self.reduced <= min(room, np.iinfo(np.int64).max - 1))

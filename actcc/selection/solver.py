@@ -63,13 +63,21 @@ def solve(
             f"no plan was found and none was ruled out within {time_limit_s:g} s for "
             f"{len(problem.choices)} sites; allow more time or loosen a budget"
         )
+    return _solution(problem, primary, outcome, effort, keep)
+
+
+def _solution(
+    problem: Problem, primary: Quantity, outcome: Outcome, effort: Effort, keep: int
+) -> Solution:
+    """The plan after ties are broken, checked against the problem itself."""
+    assert outcome.chosen is not None
+    assert outcome.bound is not None
     chosen, settled = outcome.chosen, False
     if outcome.optimal:
         chosen, settled = _break_ties(problem, primary, outcome, effort)
     plan = _names(problem, chosen)
     totals = check(problem, plan)
     value = _objective(primary, totals)
-    gap = relative_gap(value, outcome.bound, keep)
     return Solution(
         chosen=plan,
         cost_ns=totals.cost_ns,
@@ -78,12 +86,12 @@ def solve(
         size_bytes=totals.size_bytes,
         objective=problem.objective,
         bound=outcome.bound,
-        gap=gap,
+        gap=relative_gap(value, outcome.bound, keep),
         status="optimal" if value == outcome.bound else "feasible",
         ties_settled=settled,
         reproducible=not effort.cut_by_clock,
-        workers=workers,
-        seed=seed,
+        workers=effort.workers,
+        seed=effort.seed,
         wall_s=effort.seconds_spent,
     )
 
@@ -104,17 +112,14 @@ def _break_ties(
 
 
 def _validate(workers: int, time_limit_s: float, gap_limit: float) -> None:
-    limits = {
-        "workers": workers >= 1,
-        "time_limit_s": time_limit_s > 0,
-        "gap_limit": gap_limit >= 0,
-    }
-    for name, sensible in limits.items():
+    limits = (
+        ("workers", workers, workers >= 1, "1 or more"),
+        ("time_limit_s", time_limit_s, time_limit_s > 0, "more than 0"),
+        ("gap_limit", gap_limit, gap_limit >= 0, "0 or more"),
+    )
+    for name, value, sensible, wanted in limits:
         if not sensible:
-            raise ProblemError(
-                f"{name} is out of range in the call of solve; use at least one worker, a time "
-                "limit above 0 s and a gap limit of 0 or more"
-            )
+            raise ProblemError(f"{name} is {value} in the call of solve; make it {wanted}")
 
 
 def _objective(primary: Quantity, totals: Totals) -> int:

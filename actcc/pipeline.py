@@ -97,9 +97,7 @@ def optimize(
     Raises:
         ActccError: bad input; `InfeasibleError` where no plan meets the budgets.
     """
-    progress = progress or Silent()
     started = time.monotonic()
-    chosen_target = target if isinstance(target, Target) else load_target(target)
     chosen_budget = budget or Budget()
     with contextlib.ExitStack() as stack:
         staging = stack.enter_context(_staging(output))
@@ -110,53 +108,88 @@ def optimize(
         data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
         judge = load_metric(metric) if isinstance(metric, str) else metric
         _check_metric(judge, data)
-        available = select_passes(passes, plugins, skip, also)
-        pool = executor or stack.enter_context(process_pool(workers or default_workers()))
+        job = _Job(
+            source=source,
+            original=original,
+            target=target if isinstance(target, Target) else load_target(target),
+            budget=chosen_budget,
+            data=data,
+            metric=judge,
+            passes=select_passes(passes, plugins, skip, also),
+            skip=skip,
+            seed=seed,
+            executor=executor or stack.enter_context(process_pool(workers or default_workers())),
+            cache=cache,
+            trials=Trials(max_trials, started + time_limit_s, chosen_budget.objective),
+            staging=staging,
+            output=None if output is None else Path(output),
+            progress=progress or Silent(),
+        )
+        return _run(job)
 
-        with progress.stage("Normalizing"):
-            normalized = normalize(original, skip=skip)
-        survey = find_sites(normalized.graph, available, chosen_target, exact_only=data is None)
-        baseline = priced_baseline(original, normalized.graph, chosen_target.backend)
-        if baseline is normalized.graph:
-            progress.note(
-                f"{chosen_target.name} cannot price the model before its shapes are folded: "
-                "the normalized network is what the result is compared with"
-            )
-        evidence = gather_evidence(
-            baseline,
-            normalized.graph,
-            survey.sites,
-            available,
-            chosen_target,
-            chosen_budget,
-            None if data is None else data.calibration,
-            pool,
-            progress,
-            cache,
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that one run needs, loaded and checked."""
+
+    source: Path
+    original: Graph
+    target: Target
+    budget: Budget
+    data: Data | None
+    metric: Metric | None
+    passes: Sequence[Pass]
+    skip: Sequence[str]
+    seed: int
+    executor: Executor
+    cache: bool
+    trials: Trials
+    staging: Path
+    output: Path | None
+    progress: Progress
+
+
+def _run(job: _Job) -> Result:
+    """The stages in their order."""
+    with job.progress.stage("Normalizing"):
+        normalized = normalize(job.original, skip=job.skip)
+    graph = normalized.graph
+    survey = find_sites(graph, job.passes, job.target, exact_only=job.data is None)
+    baseline = priced_baseline(job.original, graph, job.target.backend)
+    if baseline is graph:
+        job.progress.note(
+            f"{job.target.name} cannot price the model before its shapes are folded: "
+            "the normalized network is what the result is compared with"
         )
-        verifier = Verifier(
-            source,
-            baseline,
-            chosen_target,
-            chosen_budget,
-            original.input_shapes,
-            None if data is None else data.evaluation,
-            judge,
-            pool,
-            seed,
-        )
-        trials = search_plans(
-            normalized.graph,
-            available,
-            evidence,
-            verifier,
-            Trials(max_trials, started + time_limit_s, chosen_budget.objective),
-            staging,
-            "model.onnx" if output is None else Path(output).name,
-            progress,
-        )
-        outcome = Outcome(source, normalized, survey, evidence, trials, verifier)
-        return finish(outcome, None if output is None else Path(output), staging)
+    evidence = gather_evidence(
+        baseline,
+        graph,
+        survey.sites,
+        job.passes,
+        job.target,
+        job.budget,
+        None if job.data is None else job.data.calibration,
+        job.executor,
+        job.progress,
+        job.cache,
+    )
+    verifier = Verifier(
+        job.source,
+        baseline,
+        job.target,
+        job.budget,
+        job.original.input_shapes,
+        None if job.data is None else job.data.evaluation,
+        job.metric,
+        job.executor,
+        job.seed,
+    )
+    name = "model.onnx" if job.output is None else job.output.name
+    trials = search_plans(
+        graph, job.passes, evidence, verifier, job.trials, job.staging, name, job.progress
+    )
+    outcome = Outcome(job.source, normalized, survey, evidence, trials, verifier)
+    return finish(outcome, job.output, job.staging)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -59,29 +60,23 @@ def search_plans(
     return trials
 
 
+@dataclass
 class _Run:
     """One search; holds what every trial needs."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        passes: Sequence[Pass],
-        evidence: Evidence,
-        verifier: Verifier,
-        trials: Trials,
-        staging: Path,
-        file_name: str,
-        problem: Problem,
-    ) -> None:
-        self.graph = graph
-        self.passes = passes
-        self.evidence = evidence
-        self.verifier = verifier
-        self.trials = trials
-        self.staging = staging
-        self.file_name = file_name
-        self.problem = problem
-        self.most_accurate = verifier.budget.objective == "accuracy"
+    graph: Graph
+    passes: Sequence[Pass]
+    evidence: Evidence
+    verifier: Verifier
+    trials: Trials
+    staging: Path
+    file_name: str
+    problem: Problem
+
+    @property
+    def most_accurate(self) -> bool:
+        """Whether accuracy is the objective, and latency the budget."""
+        return self.verifier.budget.objective == "accuracy"
 
     def tighten(self, advance: Advance) -> None:
         """Trials under a moving allowance."""

@@ -38,7 +38,7 @@ def run_on(network: Network, target: str, shared: Path, output: Path, **named: o
     )
 
 
-def check(result: Result, output: Path) -> None:
+def assert_kept(result: Result, output: Path) -> None:
     graph = Graph.load(output)
     assert len(run(session(output), random_feeds(graph, 0))) == len(graph.outputs)
     figures = result.plan.accuracy
@@ -49,7 +49,7 @@ def check(result: Result, output: Path) -> None:
 
 def test_mobilenet_keeps_its_budget_on_an_npu(shared: Path, tmp_path: Path) -> None:
     output = tmp_path / "fast.onnx"
-    check(run_on(MOBILENET, "npu1", shared, output, samples=24), output)
+    assert_kept(run_on(MOBILENET, "npu1", shared, output, samples=24), output)
 
 
 @pytest.mark.slow  # three minutes: prices are measured, and 110 sites estimated, twice
@@ -59,7 +59,7 @@ def test_each_target_gets_a_plan_of_its_own(network: Network, shared: Path, tmp_
     for target in ("cpu", "npu1", "npu2"):
         output = tmp_path / f"{target}.onnx"
         result = run_on(network, target, shared, output)
-        check(result, output)
+        assert_kept(result, output)
         plans[target] = result.plan.chosen
     assert plans["cpu"] != plans["npu1"]
 

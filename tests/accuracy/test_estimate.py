@@ -1,6 +1,7 @@
 """Estimates with shared prefixes equal a run of the whole rewritten network."""
 
 import pickle
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,8 +145,9 @@ class Bends(Pass):
         if candidate.name == "bad":
             self.bend(graph, site)
 
+    @abstractmethod
     def bend(self, graph: Graph, site: Site) -> None:
-        raise NotImplementedError
+        """Spoil the candidate named "bad"."""
 
 
 class Raises(Bends):

@@ -118,7 +118,8 @@ def test_other_seeds_and_workers_reach_the_same_optimum() -> None:
 
 def test_importing_the_package_loads_no_solver() -> None:
     code = "import sys, actcc.selection; sys.exit('ortools' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 0
 
 
 def test_ctrl_c_ends_a_search_at_once() -> None:

@@ -33,6 +33,7 @@ class Amount:
 
 
 NO_LIMIT = Amount(math.inf, False)
+DEFAULT_CONFIDENCE = 0.8
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,21 @@ class Budget:
         max_latency: in nanoseconds, or relative to the original's latency.
         max_memory: peak of activations in bytes, or relative to the original's peak.
         objective: what is made best within the limits.
+        confidence: with which the drop must be within its limit: one-sided, in [0.5, 1).
     """
 
     max_drop: Amount | None = None
     max_latency: Amount | None = None
     max_memory: Amount | None = None
     objective: Objective = "latency"
+    confidence: float = DEFAULT_CONFIDENCE
 
     def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise BudgetError(
+                f"--confidence {100 * self.confidence:g} %: must be from 50 % to below 100 %; "
+                f"{100 * DEFAULT_CONFIDENCE:g} % is the default"
+            )
         if self.objective == "accuracy" and self.max_latency is None:
             raise BudgetError(
                 "--objective accuracy needs a latency to reach; give --max-latency, e.g. 70%"
@@ -72,6 +80,7 @@ class Budget:
         max_latency: str | None = None,
         max_memory: str | None = None,
         objective: Objective = "latency",
+        confidence: str | None = None,
     ) -> Budget:
         """A budget from texts such as `1%`, `0.5abs`, `none`, `8ms`, `70%`, `4MiB`.
 
@@ -83,7 +92,14 @@ class Budget:
             None if max_latency is None else parse_latency(max_latency),
             None if max_memory is None else parse_memory(max_memory),
             objective,
+            DEFAULT_CONFIDENCE if confidence is None else parse_confidence(confidence),
         )
+
+
+def parse_confidence(text: str) -> float:
+    """`90%` as a share."""
+    number, _ = _split(text, {"%": 0.01}, "--confidence", "90%")
+    return number / 100
 
 
 def parse_drop(text: str) -> Amount:

@@ -7,14 +7,16 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
-from actcc.accuracy.metric import Metric, load_metric
+from actcc.accuracy.built_in import load_metric
+from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
+from actcc.calibration.labels import label_samples
 from actcc.errors import DataError, ModelError
 from actcc.evidence import gather_evidence, priced_baseline
 from actcc.graph import Graph, static_types
@@ -56,7 +58,8 @@ def optimize(
     evaluation: str | Path | SampleSet | None = None,
     preprocessing: str | Preprocessing | None = None,
     samples: int | None = None,
-    metric: str | Metric | None = None,
+    labels: str | Path | None = None,
+    metric: str | Metric = "fidelity",
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     passes: Sequence[Pass] | None = None,
     plugins: Sequence[str | Path] = (),
@@ -83,7 +86,9 @@ def optimize(
         evaluation: samples for the verification; None holds part of `calibration` out.
         preprocessing: name or profile; needed for folders of images.
         samples: most samples to use of each.
-        metric: `file.py:function`, higher is better; None for fidelity.
+        labels: what the metric needs to know of the images that the verification sees: `.csv`,
+            COCO `.json`, or a folder of masks; see `actcc.calibration.labels`.
+        metric: a built-in one, such as `top1` or `coco-map`, or `file.py:function`.
         input_shapes: concrete shapes for symbolic inputs.
         passes: None for all that are built in, installed or in `plugins`.
         skip: names of passes, normalizing ones included, to leave out.
@@ -105,9 +110,9 @@ def optimize(
         bound = model.input_shapes if isinstance(model, Graph) else {}
         original = Graph.load(source, {**bound, **(input_shapes or {})})
         static_types(original)
-        data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
         judge = load_metric(metric) if isinstance(metric, str) else metric
-        _check_metric(judge, data)
+        data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
+        data = _labelled(data, labels, judge)
         job = _Job(
             source=source,
             original=original,
@@ -137,7 +142,7 @@ class _Job:
     target: Target
     budget: Budget
     data: Data | None
-    metric: Metric | None
+    metric: Metric
     passes: Sequence[Pass]
     skip: Sequence[str]
     seed: int
@@ -154,13 +159,26 @@ def _run(job: _Job) -> Result:
     with job.progress.stage("Normalizing"):
         normalized = normalize(job.original, skip=job.skip)
     graph = normalized.graph
-    survey = find_sites(graph, job.passes, job.target, exact_only=job.data is None)
     baseline = priced_baseline(job.original, graph, job.target.backend)
     if baseline is graph:
         job.progress.note(
             f"{job.target.name} cannot price the model before its shapes are folded: "
             "the normalized network is what the result is compared with"
         )
+    verifier = Verifier(
+        job.source,
+        baseline,
+        job.target,
+        job.budget,
+        job.original.input_shapes,
+        None if job.data is None else job.data.evaluation,
+        job.metric,
+        job.executor,
+        job.seed,
+    )
+    with job.progress.stage("Running the original") as advance:
+        verifier.prepare(advance)
+    survey = find_sites(graph, job.passes, job.target, exact_only=job.data is None)
     evidence = gather_evidence(
         baseline,
         graph,
@@ -172,17 +190,6 @@ def _run(job: _Job) -> Result:
         job.executor,
         job.progress,
         job.cache,
-    )
-    verifier = Verifier(
-        job.source,
-        baseline,
-        job.target,
-        job.budget,
-        job.original.input_shapes,
-        None if job.data is None else job.data.evaluation,
-        job.metric,
-        job.executor,
-        job.seed,
     )
     name = "model.onnx" if job.output is None else job.output.name
     trials = search_plans(
@@ -251,6 +258,13 @@ def _load_data(
     return Data(*first.split(HELD_OUT_SHARE, seed))
 
 
-def _check_metric(metric: Metric | None, data: Data | None) -> None:
-    if metric is not None and data is None:
-        raise DataError("--metric needs data to be measured on; give --calib and --eval")
+def _labelled(data: Data | None, labels: str | Path | None, metric: Metric) -> Data | None:
+    """The data with labels on what the verification sees."""
+    if data is None:
+        if metric.name != "fidelity" or labels is not None:
+            asking = "--labels" if labels is not None else "--metric"
+            raise DataError(f"{asking} needs data to be measured on; give --calib and --eval")
+        return None
+    if labels is None:
+        return data
+    return replace(data, evaluation=label_samples(data.evaluation, Path(labels)))

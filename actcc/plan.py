@@ -12,7 +12,7 @@ from actcc.errors import PlanError
 from actcc.graph.files import write_text
 from actcc.prices import Source
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,9 @@ class AccuracyFigures:
         result: the result's value.
         allowed_drop: in the metric's units; None is no limit.
         samples: number of held-out samples.
+        confidence: of the two bounds below, each one-sided.
+        least_drop: what was lost at least, by resampling; None where there is nothing to resample.
+        most_drop: what was lost at most; the budget is held against it.
     """
 
     metric: str
@@ -85,6 +88,14 @@ class AccuracyFigures:
     result: float
     allowed_drop: float | None
     samples: int
+    confidence: float
+    least_drop: float | None = None
+    most_drop: float | None = None
+
+    @property
+    def bound(self) -> float:
+        """The drop that the budget is held against, in the metric's units."""
+        return self.drop if self.most_drop is None else max(self.drop, self.most_drop)
 
     @property
     def drop(self) -> float:

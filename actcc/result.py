@@ -210,7 +210,8 @@ def _settings(verifier: Verifier) -> dict[str, str]:
         "max_latency": _limit(budget.max_latency, "ns"),
         "max_memory": _limit(budget.max_memory, "bytes"),
         "solver_workers": str(SOLVER_WORKERS),
-        "metric": verifier.metric.name if verifier.metric else "fidelity",
+        "confidence": f"{100 * budget.confidence:g} %",
+        "metric": verifier.metric.name,
         "held_out": held_out.source if held_out is not None else "none",
     }
 

@@ -40,8 +40,6 @@ def search_plans(
         InfeasibleError: no plan meets the budgets even by prediction.
     """
     problem = build_problem(evidence)
-    with progress.stage("Running the original") as advance:
-        verifier.prepare(advance)
     run = _Run(graph, passes, evidence, verifier, trials, staging, file_name, problem)
     try:
         with progress.stage("Solving and verifying", trials.most) as advance:
@@ -146,7 +144,7 @@ class _Run:
             if "max_loss_ppm" not in error.nearest:
                 return self._solve(max_loss=None, max_latency_ns=limit)  # names the user's budgets
             least = error.nearest["max_loss_ppm"] / 1e6
-            if self.verifier.metric is None and least > self._relative_drop():
+            if self.verifier.metric.name == "fidelity" and least > self._relative_drop():
                 return self._solve(max_loss=self._relative_drop(), max_latency_ns=limit)
             return self._solve(max_loss=least, max_latency_ns=limit)
 
@@ -213,7 +211,7 @@ class _Run:
         figures = verdict.accuracy
         if figures is None or not figures.allowed_drop:
             return verdict.holds, 1.0
-        spent = figures.drop / figures.allowed_drop
+        spent = figures.bound / figures.allowed_drop
         return spent <= 1.0, spent
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
-from actcc.accuracy.fidelity import FidelityReference
-from actcc.accuracy.metric import Metric
+from actcc.accuracy.bootstrap import drop_interval
+from actcc.accuracy.metric import Judge, Metric, Scores
 from actcc.budget import Budget
 from actcc.calibration import SampleSet
 from actcc.errors import ModelError
@@ -32,32 +33,36 @@ _COMPARED_SAMPLES = 4
 
 
 @dataclass(frozen=True)
-class RunTask:
-    """Some samples through one model file; picklable."""
+class ObserveTask:
+    """Some samples through one model file, and what a metric keeps of them; picklable."""
 
     path: Path
     samples: SampleSet
-    indices: tuple[int, ...]
+    metric: Metric
 
 
-def run_model(task: RunTask) -> list[dict[str, Any]]:
-    """Outputs of the task's samples, in order."""
+def observe_part(task: ObserveTask) -> list[Any]:
+    """Observations of the task's samples, in order."""
     runner = session(task.path)
-    return [run(runner, task.samples[index].inputs) for index in task.indices]
+    return [task.metric.observe(run(runner, sample.inputs), sample) for sample in task.samples]
 
 
-def model_outputs(
-    path: Path, samples: SampleSet, executor: Executor, advance: Advance
-) -> list[dict[str, Any]]:
-    """Outputs of a model file for every sample."""
-    indices = range(len(samples))
+def observe(
+    path: Path, samples: SampleSet, metric: Metric, executor: Executor, advance: Advance
+) -> list[Any]:
+    """What a metric observes of a model file on every sample.
+
+    Raises:
+        ModelError: the model cannot be run.
+        DataError: the metric cannot make sense of the outputs or the samples.
+    """
     size = max(_SMALLEST_TASK, math.ceil(len(samples) / _TASKS))  # each task opens a session
     tasks = [
-        RunTask(path, samples, tuple(indices[start : start + size]))
+        ObserveTask(path, samples[start : start + size], metric)
         for start in range(0, len(samples), size)
     ]
-    parts = map_tasks(executor, run_model, tasks, advance)
-    return [outputs for part in parts for outputs in part]
+    parts = map_tasks(executor, observe_part, tasks, advance)
+    return [observation for part in parts for observation in part]
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Verifier:
         original: path of the original model.
         baseline: what the result is timed against; see `actcc.evidence.priced_baseline`.
         held_out: samples that no estimate has seen; None without calibration data.
-        metric: the user's metric; None for fidelity.
+        metric: what accuracy means.
     """
 
     original: Path
@@ -102,36 +107,36 @@ class Verifier:
     budget: Budget
     input_shapes: Mapping[str, Sequence[int]]
     held_out: SampleSet | None
-    metric: Metric | None
+    metric: Metric
     executor: Executor
     seed: int
-    _reference: FidelityReference | None = field(default=None, init=False)
-    _original_value: float = field(default=1.0, init=False)
+    _judge: Judge | None = field(default=None, init=False)
+    _original_scores: Scores | None = field(default=None, init=False)
 
     def prepare(self, advance: Advance) -> None:
         """Run the original on the held-out samples."""
         if self.held_out is None:
             return
-        outputs = model_outputs(self.original, self.held_out, self.executor, advance)
-        if self.metric is None:
-            self._reference = FidelityReference(outputs)
-        else:
-            self._original_value = self.metric.evaluate(outputs, self.held_out)
+        found = observe(self.original, self.held_out, self.metric, self.executor, advance)
+        self._judge = self.metric.judge(found, self.held_out)
+        self._original_scores = self._judge(found)
 
     @property
     def unchanged_accuracy(self) -> AccuracyFigures | None:
         """Figures of the original itself; None without held-out samples."""
-        if self.held_out is None:
+        if self._original_scores is None:
             return None
-        name = "fidelity" if self.metric is None else self.metric.name
-        value, count = self._original_value, len(self.held_out)
-        return AccuracyFigures(name, value, value, self.allowed_drop, count)
-
-    @property
-    def allowed_drop(self) -> float | None:
-        """The accuracy budget in the metric's own units; None where there is none."""
-        allowed = self.budget.drop_limit.against(abs(self._original_value))
-        return allowed if math.isfinite(allowed) else None
+        count = len(self._original_scores)
+        value = self._original_scores.value(np.arange(count))
+        allowed = self.budget.drop_limit.against(abs(value))
+        return AccuracyFigures(
+            self.metric.name,
+            value,
+            value,
+            allowed if math.isfinite(allowed) else None,
+            count,
+            self.budget.confidence,
+        )
 
     def verify(self, path: Path, *, exact: bool) -> Verdict:
         """Verify a model file.
@@ -174,14 +179,17 @@ class Verifier:
 
     def _accuracy(self, path: Path) -> AccuracyFigures | None:
         figures = self.unchanged_accuracy
-        if self.held_out is None or figures is None:
+        if self.held_out is None:
             return None
-        outputs = model_outputs(path, self.held_out, self.executor, lambda: None)
-        if self.metric is not None:
-            return replace(figures, result=self.metric.evaluate(outputs, self.held_out))
-        if self._reference is None:
+        if figures is None or self._original_scores is None or self._judge is None:
             raise ModelError("the verifier was not prepared; call prepare() first")
-        return replace(figures, result=1.0 - self._reference.loss(outputs))
+        found = observe(path, self.held_out, self.metric, self.executor, lambda: None)
+        scores = self._judge(found)
+        figures = replace(figures, result=scores.value(np.arange(len(scores))))
+        if len(scores) < 2:
+            return figures
+        interval = drop_interval(self._original_scores, scores, self.budget.confidence, self.seed)
+        return replace(figures, least_drop=interval.low, most_drop=interval.high)
 
     def _inexact(self, difference: float, exact: bool) -> list[str]:
         if exact and not difference <= EXACT_TOLERANCE:
@@ -193,10 +201,8 @@ class Verifier:
     ) -> list[str]:
         failures = []
         allowed = None if accuracy is None else accuracy.allowed_drop
-        if accuracy is not None and allowed is not None and not accuracy.drop <= allowed:
-            failures.append(
-                f"{accuracy.metric} drops by {accuracy.drop:.4g}, allowed {allowed:.4g}"
-            )
+        if accuracy is not None and allowed is not None and not accuracy.bound <= allowed:
+            failures.append(_too_much(accuracy, allowed))
         limit = self.budget.max_latency
         if limit is not None:
             relative = after.ratio if limit.relative else after.latency_ns
@@ -208,3 +214,13 @@ class Verifier:
             size = "not known" if peak is None else f"{peak / 2**10:.0f} KiB"
             failures.append(f"peak memory, {size}, is over the budget")
         return failures
+
+
+def _too_much(accuracy: AccuracyFigures, allowed: float) -> str:
+    said = f"{accuracy.metric} drops by {accuracy.drop:.4g}"
+    if accuracy.drop <= allowed:
+        said += (
+            f", and by up to {accuracy.bound:.4g} with {100 * accuracy.confidence:g} % confidence "
+            f"on {accuracy.samples} samples"
+        )
+    return f"{said}, allowed {allowed:.4g}"

@@ -39,7 +39,7 @@ PLAN = Plan(
     predicted_latency_ns=9e6,
     predicted_loss=0.002,
     latency=LatencyFigures(1e7, 9e6, 0.9, 0.0, "estimated"),
-    accuracy=AccuracyFigures("fidelity", 1.0, 0.995, 0.01, 16),
+    accuracy=AccuracyFigures("fidelity", 1.0, 0.995, 0.01, 16, 0.8, 0.004, 0.006),
     peak_bytes=(1000, 900),
     max_relative_difference=0.01,
 )

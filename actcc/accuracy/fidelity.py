@@ -26,10 +26,11 @@ against 10⁻⁶ an element.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from actcc.accuracy.metric import Judge, MeanScores
+from actcc.calibration import Sample, SampleSet
 from actcc.errors import DataError
 from actcc.graph import Array
 
@@ -38,14 +39,6 @@ _FEWEST_FOR_POSITIONS = 4
 _SMALLEST_SHARE_OF_MEAN = 1e-6
 _ROUNDING = 1e-12
 _SMALLEST_ENERGY = 1e-6
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Where a figure lies with some confidence."""
-
-    low: float
-    high: float
 
 
 class FidelityReference:
@@ -111,24 +104,19 @@ class FidelityReference:
         return float(np.mean(self.sample_losses(outputs)))
 
 
-def bootstrap_interval(
-    losses: Sequence[float], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """Where the mean loss over all such data lies (Efron 1979; percentile interval).
+class Fidelity:
+    """Agreement with the original's outputs as a metric: 1 − loss, without labels."""
 
-    Args:
-        losses: of single samples; at least two.
+    name = "fidelity"
 
-    Raises:
-        DataError: fewer than two samples, which say nothing of their spread.
-    """
-    values = np.asarray(losses, np.float64)
-    if values.size < 2:
-        raise DataError(f"{values.size} sample gives no interval; give at least 2")
-    drawn = np.random.default_rng(seed).integers(0, values.size, (resamples, values.size))
-    tail = 50.0 * (1.0 - confidence)
-    low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100.0 - tail])
-    return Interval(float(low), float(high))
+    def observe(self, outputs: Mapping[str, Array], sample: Sample) -> Mapping[str, Array]:
+        """All outputs count."""
+        return outputs
+
+    def judge(self, reference: Sequence[Mapping[str, Array]], samples: SampleSet) -> Judge:
+        """See `actcc.accuracy.metric.Metric`."""
+        known = FidelityReference(reference)
+        return lambda observations: MeanScores(1.0 - np.array(known.sample_losses(observations)))
 
 
 def _check_tensor(name: str, value: object) -> None:

@@ -51,15 +51,28 @@ from actcc.errors import ModelError
 @click.option("--samples", type=click.IntRange(min=2), help="Use at most this many samples.")
 @click.option(
     "--metric",
-    metavar="FILE.py:FUNCTION",
-    help="Your own metric(outputs, samples) -> float, higher is better [default: fidelity, the "
-    "agreement with the original's outputs].",
+    metavar="NAME|FILE.py:FUNCTION",
+    default="fidelity",
+    show_default=True,
+    help="What accuracy means: fidelity (agreement with the original's outputs, no labels), or your "
+    "own metric(outputs, samples) -> float, higher is better.",
+)
+@click.option(
+    "--labels",
+    metavar="PATH",
+    help="What the metric needs to know of the images of --eval (of --calib without it).",
 )
 @click.option(
     "--max-drop",
     metavar="1%|0.5abs|none",
     help="Accuracy that may be lost: relative to the original, or in the metric's units "
     "[default: 1%; none with --objective accuracy].",
+)
+@click.option(
+    "--confidence",
+    metavar="80%",
+    help="With which the drop must be within its limit, by resampling the samples; 50% takes the "
+    "measured drop as it is [default: 80%].",
 )
 @click.option("--max-latency", metavar="8ms|70%", help="Latency that must be reached.")
 @click.option("--max-memory", metavar="4MiB|60%", help="Peak memory of activations.")
@@ -121,11 +134,13 @@ def optimize_command(**options: Any) -> None:
             options["max_latency"],
             options["max_memory"],
             options["objective"],
+            options["confidence"],
         ),
         calibration=options["calib"],
         evaluation=options["evaluation"],
         preprocessing=options["preprocess"],
         samples=options["samples"],
+        labels=options["labels"],
         metric=options["metric"],
         input_shapes=parse_shapes(options["shapes"]),
         plugins=options["plugins"],

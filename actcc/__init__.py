@@ -7,13 +7,17 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from actcc.apply import apply_plan as apply_plan
     from actcc.budget import Budget as Budget
     from actcc.calibration import Preprocessing as Preprocessing
     from actcc.calibration import load_samples as load_samples
+    from actcc.comparison import compare_models as compare_models
     from actcc.errors import ActccError as ActccError
     from actcc.errors import InfeasibleError as InfeasibleError
+    from actcc.front import Front as Front
     from actcc.graph import Graph as Graph
     from actcc.inspection import inspect_model as inspect_model
+    from actcc.pareto import pareto_front as pareto_front
     from actcc.pass_api import NormalizingPass as NormalizingPass
     from actcc.pass_api import Pass as Pass
     from actcc.pass_api import rewrite as rewrite
@@ -39,6 +43,7 @@ _EXPORTS = {
     "ActccError": "actcc.errors",
     "Budget": "actcc.budget",
     "Candidate": "actcc.site",
+    "Front": "actcc.front",
     "Graph": "actcc.graph",
     "InfeasibleError": "actcc.errors",
     "NormalizingPass": "actcc.pass_api",
@@ -48,11 +53,14 @@ _EXPORTS = {
     "Refusal": "actcc.site",
     "Result": "actcc.result",
     "Site": "actcc.site",
+    "apply_plan": "actcc.apply",
+    "compare_models": "actcc.comparison",
     "inspect_model": "actcc.inspection",
     "list_targets": "actcc.targets",
     "load_samples": "actcc.calibration",
     "load_target": "actcc.targets",
     "optimize": "actcc.pipeline",
+    "pareto_front": "actcc.pareto",
     "rewrite": "actcc.pass_api",
 }
 __all__ = sorted(_EXPORTS)

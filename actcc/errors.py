@@ -13,6 +13,10 @@ class ModelError(ActccError):
     """The model cannot be read, is not valid ONNX, or uses something that is not supported."""
 
 
+class PricingError(ModelError):
+    """A target cannot price or time a model that is valid otherwise; it is left as it is."""
+
+
 class DataError(ActccError):
     """Calibration or evaluation data is missing or does not fit the model's inputs."""
 
@@ -23,6 +27,14 @@ class TargetError(ActccError):
 
 class BudgetError(ActccError):
     """A budget cannot be understood (`--max-drop`, `--max-latency`, `--max-memory`)."""
+
+
+class SearchError(ActccError):
+    """A search strategy is unknown, or the library that it needs is not installed."""
+
+
+class PlotError(ActccError):
+    """A plot cannot be drawn: an unknown format, or the library that it needs is not installed."""
 
 
 class PassError(ActccError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -49,25 +50,32 @@ def gather_evidence(
     executor: Executor,
     progress: Progress,
     cache: bool,
+    deadline: float = math.inf,
 ) -> Evidence:
     """Price every candidate, estimate every loss, time the network as it is.
 
     Args:
         baseline: the model as it was given; see `priced_baseline`.
+        deadline: of the estimates, on `time.monotonic()`; what is not estimated by then is not
+            offered.
 
     Raises:
         BudgetError: a memory budget, where the peak is not known.
+        PricingError: the target cannot time the network.
     """
     from actcc.price_cache import default_cache_path
 
+    with progress.stage("Timing the model"):
+        feeds = None if calibration is None else calibration[0].inputs
+        before, timing = target.backend.time_models([baseline, graph], feeds)
     location: Path | None = default_cache_path() if cache else None
     prices = price_sites(graph, sites, passes, target, executor, progress, location)
     estimates: Estimates | None = None
     if calibration is not None:
         worth = [_worth_estimating(site, prices[site.id], budget) for site in sites]
-        estimates = _estimate(graph, worth, passes, budget, calibration, executor, progress)
-    with progress.stage("Timing the model"):
-        before, timing = target.backend.time_models([baseline, graph])
+        estimates = _estimate(
+            graph, worth, passes, budget, calibration, executor, progress, deadline
+        )
     memory: tuple[MemoryStep, ...] = ()
     if budget.max_memory is not None:
         if before.peak_bytes is None:
@@ -86,19 +94,14 @@ def gather_evidence(
 def priced_baseline(original: Graph, normalized: Graph, backend: Backend) -> Graph:
     """What the result is timed against: the model as it was given.
 
-    Where the backend cannot price it, because shapes are computed at run time until they are
-    folded, the normalized network stands for it.
-
-    Raises:
-        ModelError: the backend can price neither.
+    Where the backend cannot price it, because it calls functions, or computes shapes at run time
+    until they are folded, the normalized network stands for it.
     """
     try:
         backend.memory(original)
     except ModelError:
-        if backend.source == "measured":
-            return original  # measuring needs no shapes inside
-        backend.memory(normalized)
-        return normalized
+        measured = backend.source == "measured"  # which needs no shapes inside
+        return original if measured else normalized
     return original
 
 
@@ -122,6 +125,7 @@ def _estimate(
     calibration: SampleSet,
     executor: Executor,
     progress: Progress,
+    deadline: float,
 ) -> Estimates:
     few = calibration.take(ESTIMATE_SAMPLES)
     allowed = min(budget.drop_limit.value, 1.0)
@@ -137,5 +141,13 @@ def _estimate(
             Task(path, graph.input_shapes, chunk, few, reference, _HOPELESS * allowed)
             for chunk in chunks
         ]
-        found = merge(map_tasks(executor, run_task, tasks, advance))
-    return Estimates(found.losses, {**failed, **found.failed})
+        found = merge(map_tasks(executor, run_task, tasks, advance, deadline=deadline))
+    wanted = [key for chunk in chunks for work in chunk for key in work.keys]
+    late = [key for key in wanted if key not in found.losses and key not in found.failed]
+    if late:
+        progress.note(
+            f"time limit: {len(late)} of {len(wanted)} candidates were not estimated and are not "
+            "offered; raise --time-limit"
+        )
+    reason = "the time limit came first; raise --time-limit"
+    return Estimates(found.losses, {**dict.fromkeys(late, reason), **failed, **found.failed})

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from actcc.errors import ModelError
+from actcc.errors import ModelError, PricingError
 from actcc.graph import Graph, Node, Tensor
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"})
@@ -81,7 +81,7 @@ def peak_memory(
         scratch: bytes that a node needs for itself while it runs, by node name.
 
     Raises:
-        ModelError: a tensor has no static shape.
+        PricingError: a tensor has no static shape.
     """
     return memory_profile(live_steps(graph, bytes_per_element, fused), scratch)
 
@@ -186,9 +186,10 @@ class _Storage:
         found = self._types.get(tensor)
         if found is None or not found.is_static:
             shape = None if found is None else found.shape
-            raise ModelError(
+            raise PricingError(
                 f"tensor '{tensor}' has no static shape ({shape}), so its memory is not known; "
-                "give the input shapes with --shape"
+                "give --shape for symbolic inputs; where it depends on data, use a target that "
+                "measures"
             )
         if self._bytes_per_element is None:
             return found.bytes

@@ -12,7 +12,7 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -245,13 +245,11 @@ def find_sites(
     refused: list[tuple[str, Refusal]] = []
     position = {node.name: index for index, node in enumerate(graph.nodes())}
     for found in passes:
-        with _blaming(found, "sites"):
-            sites = list(found.sites(graph))
-        for site in sites:
+        for site in sites_of(graph, found):
             if isinstance(site, Refusal):
                 refused.append((found.name, site))
                 continue
-            entry = _offer(found, _titled(site, graph), target, exact_only)
+            entry = _offer(found, site, target, exact_only)
             if entry.candidates:
                 offered.append(entry)
             refused += [(found.name, refusal) for refusal in entry.refusals]
@@ -263,18 +261,23 @@ def find_sites(
     return Survey(tuple(offered), tuple(refused))
 
 
-def _titled(site: Site, graph: Graph) -> Site:
-    """A site without a kind is called after its operators."""
-    if site.kind:
-        return site
-    kind = "+".join(dict.fromkeys(graph.node(name).op for name in site.nodes))
-    return Site(site.nodes, site.reads, site.writes, kind, site.facts)
+def sites_of(graph: Graph, found: Pass) -> list[Site | Refusal]:
+    """What one pass finds, with ids; a site without a kind is called after its operators.
+
+    Raises:
+        PassError: whatever the pass raises, with its name.
+    """
+    with _blaming(found, "sites"):
+        sites = list(found.sites(graph))
+
+    def named(site: Site) -> Site:
+        kind = site.kind or "+".join(dict.fromkeys(graph.node(name).op for name in site.nodes))
+        return replace(site, kind=kind, id=f"{found.name}:{site.writes}")
+
+    return [named(site) if isinstance(site, Site) else site for site in sites]
 
 
-def _offer(found: Pass, site: Site, target: Target, exact_only: bool) -> OfferedSite:
-    named = Site(
-        site.nodes, site.reads, site.writes, site.kind, site.facts, f"{found.name}:{site.writes}"
-    )
+def _offer(found: Pass, named: Site, target: Target, exact_only: bool) -> OfferedSite:
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
     with _blaming(found, f"candidates at '{named.writes}'"):

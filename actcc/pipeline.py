@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
-from actcc.accuracy.built_in import load_metric
 from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
-from actcc.calibration import Preprocessing, SampleSet, load_samples
-from actcc.calibration.labels import label_samples
-from actcc.errors import DataError, ModelError
+from actcc.calibration import Preprocessing, SampleSet
+from actcc.errors import ModelError, PricingError
 from actcc.evidence import gather_evidence, priced_baseline
-from actcc.graph import Graph, static_types
-from actcc.graph.files import staging_folder
-from actcc.normalize import normalize
-from actcc.pass_api import Pass, find_sites, select_passes
-from actcc.progress import Progress, Silent
+from actcc.graph import Graph
+from actcc.job import Job, Model, open_job
+from actcc.normalize import Normalized, normalize
+from actcc.pass_api import Pass, Survey, find_sites
+from actcc.program import Evidence
+from actcc.progress import Progress
 from actcc.result import Outcome, Result, finish, plan_path
-from actcc.search import search_plans
-from actcc.targets import Target, load_target
-from actcc.tasks import default_workers, process_pool
+from actcc.search import Search, check_strategy, search_plans
+from actcc.targets import Target
 from actcc.trials import Trials
 from actcc.verify import Verifier
 
-Model = str | Path | onnx.ModelProto | Graph
-HELD_OUT_SHARE = 0.4
-
-
-@dataclass(frozen=True)
-class Data:
-    """Calibration and evaluation samples.
-
-    Attributes:
-        calibration: what estimates see.
-        evaluation: what only the verification sees.
-    """
-
-    calibration: SampleSet
-    evaluation: SampleSet
+# Estimates may not use up the time limit: a plan that was not tried is worth nothing.
+TIME_FOR_TRIALS = 0.5
 
 
 def optimize(
@@ -65,6 +45,7 @@ def optimize(
     plugins: Sequence[str | Path] = (),
     skip: Sequence[str] = (),
     also: Sequence[str] = (),
+    search: str = "cpsat",
     max_trials: int = 8,
     time_limit_s: float = 600.0,
     seed: int = 0,
@@ -93,8 +74,9 @@ def optimize(
         passes: None for all that are built in, installed or in `plugins`.
         skip: names of passes, normalizing ones included, to leave out.
         also: names of passes that run only when asked for.
+        search: how plans are proposed: `cpsat`, or for comparison `greedy`, `random`, `optuna`.
         max_trials: plans that are rewritten and verified at most.
-        time_limit_s: no trial starts after this time.
+        time_limit_s: no trial starts after this time, and no estimate after half of it.
         seed: of the solver and of every draw.
         workers: processes; None for one a core. `executor` takes their place.
         cache: whether measured prices are remembered between runs.
@@ -102,67 +84,126 @@ def optimize(
     Raises:
         ActccError: bad input; `InfeasibleError` where no plan meets the budgets.
     """
-    started = time.monotonic()
-    chosen_budget = budget or Budget()
-    with contextlib.ExitStack() as stack:
-        staging = stack.enter_context(_staging(output))
-        source = _source_file(model, staging)
-        bound = model.input_shapes if isinstance(model, Graph) else {}
-        original = Graph.load(source, {**bound, **(input_shapes or {})})
-        static_types(original)
-        judge = load_metric(metric) if isinstance(metric, str) else metric
-        data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
-        data = _labelled(data, labels, judge)
-        job = _Job(
-            source=source,
-            original=original,
-            target=target if isinstance(target, Target) else load_target(target),
-            budget=chosen_budget,
-            data=data,
-            metric=judge,
-            passes=select_passes(passes, plugins, skip, also),
-            skip=skip,
-            seed=seed,
-            executor=executor or stack.enter_context(process_pool(workers or default_workers())),
-            cache=cache,
-            trials=Trials(max_trials, started + time_limit_s, chosen_budget.objective),
-            staging=staging,
-            output=None if output is None else Path(output),
-            progress=progress or Silent(),
-        )
-        return _run(job)
+    path = None if output is None else _output_path(output)
+    check_strategy(search)
+    with open_job(
+        model,
+        target,
+        output=path,
+        budget=budget or Budget(),
+        calibration=calibration,
+        evaluation=evaluation,
+        preprocessing=preprocessing,
+        samples=samples,
+        labels=labels,
+        metric=metric,
+        input_shapes=input_shapes,
+        passes=passes,
+        plugins=plugins,
+        skip=skip,
+        also=also,
+        time_limit_s=time_limit_s,
+        seed=seed,
+        workers=workers,
+        executor=executor,
+        cache=cache,
+        progress=progress,
+    ) as job:
+        surveyed = survey_model(job)
+        try:
+            prepared = price_model(surveyed)
+        except PricingError as error:
+            return finish(surveyed.unpriced(str(error)), path, job.staging)
+        trials = Trials(max_trials, job.deadline, job.budget.objective)
+        name = "model.onnx" if path is None else path.name
+        search_plans(prepared.search(prepared.verifier, trials, name), job.progress, search)
+        return finish(prepared.outcome(trials), path, job.staging)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Everything that one run needs, loaded and checked."""
+class Surveyed:
+    """A model that has been normalized and looked through, and that has run on the samples.
 
-    source: Path
-    original: Graph
-    target: Target
-    budget: Budget
-    data: Data | None
-    metric: Metric
-    passes: Sequence[Pass]
-    skip: Sequence[str]
-    seed: int
-    executor: Executor
-    cache: bool
-    trials: Trials
-    staging: Path
-    output: Path | None
-    progress: Progress
+    Attributes:
+        baseline: what results are timed against; see `actcc.evidence.priced_baseline`.
+    """
+
+    job: Job
+    normalized: Normalized
+    survey: Survey
+    baseline: Graph
+    verifier: Verifier
+
+    def unpriced(self, reason: str) -> Outcome:
+        """What comes of a model that the target cannot price: it is left as it is."""
+        job = self.job
+        return Outcome(
+            job.source,
+            self.normalized,
+            self.survey,
+            None,
+            Trials(0, job.deadline, job.budget.objective),
+            self.verifier,
+            tuple(job.skip),
+            reason,
+        )
 
 
-def _run(job: _Job) -> Result:
-    """The stages in their order."""
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before the first trial; shared by all searches of one model and target.
+
+    Attributes:
+        verifier: has run the original already.
+    """
+
+    job: Job
+    normalized: Normalized
+    survey: Survey
+    evidence: Evidence
+    verifier: Verifier
+
+    def search(self, verifier: Verifier, trials: Trials, file_name: str) -> Search:
+        """A search that fills `trials` with models of that file name."""
+        job, graph = self.job, self.normalized.graph
+        return Search(graph, job.passes, self.evidence, verifier, trials, job.staging, file_name)
+
+    def outcome(self, trials: Trials) -> Outcome:
+        """What the stages have come to."""
+        job = self.job
+        return Outcome(
+            job.source,
+            self.normalized,
+            self.survey,
+            self.evidence,
+            trials,
+            self.verifier,
+            tuple(job.skip),
+        )
+
+
+def prepare(job: Job) -> Prepared:
+    """All stages before the first trial.
+
+    Raises:
+        ActccError: the model cannot be run, priced or estimated.
+    """
+    return price_model(survey_model(job))
+
+
+def survey_model(job: Job) -> Surveyed:
+    """The stages that need no price.
+
+    Raises:
+        ActccError: the model cannot be run.
+    """
     with job.progress.stage("Normalizing"):
         normalized = normalize(job.original, skip=job.skip)
     graph = normalized.graph
     baseline = priced_baseline(job.original, graph, job.target.backend)
     if baseline is graph:
         job.progress.note(
-            f"{job.target.name} cannot price the model before its shapes are folded: "
+            f"{job.target.name} cannot price the model as it was exported: "
             "the normalized network is what the result is compared with"
         )
     verifier = Verifier(
@@ -179,9 +220,19 @@ def _run(job: _Job) -> Result:
     with job.progress.stage("Running the original") as advance:
         verifier.prepare(advance)
     survey = find_sites(graph, job.passes, job.target, exact_only=job.data is None)
+    return Surveyed(job, normalized, survey, baseline, verifier)
+
+
+def price_model(surveyed: Surveyed) -> Prepared:
+    """What every candidate saves and loses.
+
+    Raises:
+        PricingError: the target can neither price nor time the model.
+    """
+    job, normalized, survey = surveyed.job, surveyed.normalized, surveyed.survey
     evidence = gather_evidence(
-        baseline,
-        graph,
+        surveyed.baseline,
+        normalized.graph,
         survey.sites,
         job.passes,
         job.target,
@@ -190,81 +241,13 @@ def _run(job: _Job) -> Result:
         job.executor,
         job.progress,
         job.cache,
+        job.deadline - TIME_FOR_TRIALS * job.time_limit_s,
     )
-    name = "model.onnx" if job.output is None else job.output.name
-    trials = search_plans(
-        graph, job.passes, evidence, verifier, job.trials, job.staging, name, job.progress
-    )
-    outcome = Outcome(job.source, normalized, survey, evidence, trials, verifier)
-    return finish(outcome, job.output, job.staging)
+    return Prepared(job, normalized, survey, evidence, surveyed.verifier)
 
 
-@contextlib.contextmanager
-def _staging(output: str | Path | None) -> Iterator[Path]:
-    """Where trial files live: beside the output, so that the best can be renamed into place."""
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="actcc-") as folder:
-            yield Path(folder)
-        return
+def _output_path(output: str | Path) -> Path:
     for path in (Path(output), plan_path(Path(output))):
         if path.is_dir():
             raise ModelError(f"{path}: is a folder; choose another output")
-    parent = Path(output).parent
-    if not parent.is_dir():
-        raise ModelError(f"{output}: folder '{parent}' does not exist; create it first")
-    try:
-        with staging_folder(parent) as folder:
-            yield folder
-    except PermissionError as error:
-        raise ModelError(f"{output}: '{parent}' cannot be written; choose another") from error
-
-
-def _source_file(model: Model, staging: Path) -> Path:
-    if isinstance(model, str | Path):
-        return Path(model)
-    path = staging / "original.onnx"
-    graph = model if isinstance(model, Graph) else Graph.load(model)
-    graph.save(path, external=graph.external)
-    return path
-
-
-def _load_data(
-    graph: Graph,
-    calibration: str | Path | SampleSet | None,
-    evaluation: str | Path | SampleSet | None,
-    preprocessing: str | Preprocessing | None,
-    limit: int | None,
-    seed: int,
-) -> Data | None:
-    def load(spec: str | Path | SampleSet) -> SampleSet:
-        if isinstance(spec, SampleSet):
-            return spec if limit is None else spec.take(limit)
-        # Arrays and functions are ready to feed; where neither is a folder, loading refuses.
-        folders = any(
-            isinstance(p, str | Path) and Path(p).is_dir() for p in (calibration, evaluation)
-        )
-        chosen = preprocessing if Path(spec).is_dir() or not folders else None
-        return load_samples(spec, graph, chosen, limit=limit, seed=seed)
-
-    if calibration is None:
-        if evaluation is not None:
-            raise DataError("--eval without --calib: estimates need data too; give --calib")
-        return None
-    first = load(calibration)
-    if evaluation is not None:
-        return Data(first, load(evaluation))
-    if len(first) < 2:
-        raise DataError(f"{first.source}: 1 sample; at least 2 are needed, one to verify with")
-    return Data(*first.split(HELD_OUT_SHARE, seed))
-
-
-def _labelled(data: Data | None, labels: str | Path | None, metric: Metric) -> Data | None:
-    """The data with labels on what the verification sees."""
-    if data is None:
-        if metric.name != "fidelity" or labels is not None:
-            asking = "--labels" if labels is not None else "--metric"
-            raise DataError(f"{asking} needs data to be measured on; give --calib and --eval")
-        return None
-    if labels is None:
-        return data
-    return replace(data, evaluation=label_samples(data.evaluation, Path(labels)))
+    return Path(output)

@@ -11,6 +11,7 @@ from typing import Any
 from actcc.errors import PlanError
 from actcc.graph.files import write_text
 from actcc.prices import Source
+from actcc.site import KEEP
 
 FORMAT = 2
 
@@ -105,11 +106,24 @@ class AccuracyFigures:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen candidate of every site, predicted and measured figures, and provenance."""
+    """The chosen candidate of every site, predicted and measured figures, and provenance.
+
+    Attributes:
+        model_parts: the original's parts with their digests; see `actcc.graph.fingerprint`.
+        result_hash: content hash of the model that was written.
+        input_shapes: concrete shapes that were chosen for symbolic inputs.
+        skip: passes that were left out by name.
+        predicted_latency_ns: None where the target cannot price the model.
+        latency: None where the target cannot time the model, which is left as it is then.
+    """
 
     format: int
     model_name: str
     model_hash: str
+    model_parts: Mapping[str, str]
+    result_hash: str
+    input_shapes: Mapping[str, tuple[int, ...]]
+    skip: tuple[str, ...]
     target: str
     tool: str
     seed: int
@@ -117,9 +131,9 @@ class Plan:
     settings: Mapping[str, str]
     normalized: tuple[tuple[str, str], ...]
     sites: tuple[SitePlan, ...]
-    predicted_latency_ns: float
+    predicted_latency_ns: float | None
     predicted_loss: float
-    latency: LatencyFigures
+    latency: LatencyFigures | None
     accuracy: AccuracyFigures | None
     peak_bytes: tuple[int | None, int | None]
     max_relative_difference: float | None
@@ -128,6 +142,11 @@ class Plan:
     def chosen(self) -> dict[str, str]:
         """Candidate by site id, `keep` included."""
         return {site.id: site.chosen for site in self.sites}
+
+    @property
+    def rewritten(self) -> tuple[SitePlan, ...]:
+        """The sites that are not kept."""
+        return tuple(site for site in self.sites if site.chosen != KEEP)
 
     def to_json(self) -> str:
         """JSON text; `Plan.from_json` reads it back equal."""
@@ -153,6 +172,22 @@ class Plan:
                 f"plan format {plan.format}, this version reads {FORMAT}; optimise again"
             )
         return plan
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """A plan from a file.
+
+        Raises:
+            PlanError: no such file, or no plan in it.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path}: cannot be read as a plan; give a .plan.json") from error
+        try:
+            return cls.from_json(text)
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, whole or not at all."""

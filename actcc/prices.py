@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from actcc.graph import Graph
+from actcc.graph import Array, Graph
 from actcc.memory import MemoryProfile
 
 Source = Literal["measured", "compiled", "estimated"]
@@ -101,8 +101,17 @@ class Backend(Protocol):
     def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:
         """A price for `keep` and for each candidate of the query."""
 
-    def time_models(self, models: Sequence[Graph]) -> list[Timing]:
-        """Whole-model latency of each model, measured interleaved where it is measured."""
+    def time_models(
+        self, models: Sequence[Graph], feeds: Mapping[str, Array] | None = None
+    ) -> list[Timing]:
+        """Whole-model latency of each model, measured interleaved where it is measured.
+
+        Args:
+            feeds: what they are run on; random values where it is left out.
+
+        Raises:
+            PricingError: the target cannot price or time a model, whatever it is worth otherwise.
+        """
 
     def memory(self, model: Graph) -> MemoryProfile:
         """Live bytes of activations, by the target's own rules of fusion and element size."""

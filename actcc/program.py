@@ -121,12 +121,34 @@ def site_plans(evidence: Evidence, chosen: Mapping[str, str]) -> tuple[SitePlan,
             f if f.reason or f.name == name else replace(f, reason=_why_not(f, best))
             for f in figures
         )
-        place = site.site
-        spelling = str(place.facts.get("spelling", ""))
-        plans.append(
-            SitePlan(site.id, site.pass_name, place.kind, spelling, place.nodes, name, explained)
-        )
+        plans.append(_site_plan(site, name, explained))
     return tuple(plans)
+
+
+def unpriced_site_plans(sites: Sequence[OfferedSite], reason: str) -> tuple[SitePlan, ...]:
+    """Every site kept, for a model that its target cannot price."""
+    why = f"unpriced: {reason}"
+    return tuple(
+        _site_plan(
+            site,
+            KEEP,
+            tuple(
+                CandidateFigures(candidate.name, bool(candidate.exact), None, None, None, why)
+                for candidate in site.candidates
+            ),
+        )
+        for site in sites
+    )
+
+
+def _site_plan(
+    site: OfferedSite, chosen: str, candidates: tuple[CandidateFigures, ...]
+) -> SitePlan:
+    place = site.site
+    spelling = str(place.facts.get("spelling", ""))
+    return SitePlan(
+        site.id, site.pass_name, place.kind, spelling, place.nodes, chosen, candidates
+    )
 
 
 def _why_not(figures: CandidateFigures, best: CandidateFigures | None) -> str:

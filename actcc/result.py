@@ -16,10 +16,11 @@ from typing import Literal
 from actcc.budget import Amount
 from actcc.graph import Graph, content_hash
 from actcc.graph.files import deliver
+from actcc.graph.fingerprint import hash_of_parts, model_parts
 from actcc.normalize import Normalized
 from actcc.pass_api import Survey
 from actcc.plan import FORMAT, LatencyFigures, Plan
-from actcc.program import Evidence, site_plans
+from actcc.program import Evidence, site_plans, unpriced_site_plans
 from actcc.search import SOLVER_WORKERS
 from actcc.site import KEEP, Refusal
 from actcc.trials import Trial, Trials
@@ -31,14 +32,21 @@ _VERSIONS = ("actcc", "onnx", "onnxruntime", "onnxsim", "onnx-graphsurgeon", "or
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the stages of one run have come to."""
+    """What the stages of one run have come to.
+
+    Attributes:
+        evidence: None where the target can neither price nor time the model.
+        unpriced: why it cannot; empty where it can.
+    """
 
     source: Path
     normalized: Normalized
     survey: Survey
-    evidence: Evidence
+    evidence: Evidence | None
     trials: Trials
     verifier: Verifier
+    skip: tuple[str, ...]
+    unpriced: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,12 @@ def plan_path(output: Path) -> Path:
 def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
     """Pick the best verified trial, or the original, and put it in place with its plan."""
     best = outcome.trials.best
-    plan = _plan(outcome, best)
     chosen_file = outcome.source if best is None else best.path
     graph = Graph.load(chosen_file, outcome.verifier.input_shapes)
+    plan = make_plan(outcome, best, graph)
     if output is not None:
         if best is None:
-            chosen_file = _copy_of_original(outcome.source, graph, staging / output.name)
+            chosen_file = copy_of_original(outcome.source, graph, staging / output.name)
         plan.save(staging / "plan.json")
         deliver(chosen_file, output)
         os.replace(staging / "plan.json", plan_path(output))
@@ -120,13 +128,13 @@ def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
         plan=plan,
         graph=graph,
         output=output,
-        trials=tuple(_figures(trial) for trial in outcome.trials.done),
+        trials=tuple(trial_figures(trial) for trial in outcome.trials.done),
         refusals=outcome.survey.refusals,
         stage_seconds={},
     )
 
 
-def _copy_of_original(source: Path, graph: Graph, copy: Path) -> Path:
+def copy_of_original(source: Path, graph: Graph, copy: Path) -> Path:
     """The original under the output's name; byte for byte, unless weights lie in a side file."""
     if graph.external:
         graph.save(copy, external=True)
@@ -140,6 +148,8 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
     if best is not None:
         held = sum(trial.verdict.holds for trial in done)
         return f"best of {len(done)} verified plans, {held} of which kept the budgets"
+    if outcome.unpriced:
+        return f"{outcome.verifier.target.name} cannot price the model: {outcome.unpriced}"
     if not outcome.survey.sites:
         return f"no site with a candidate was found{_commonest(outcome.survey)}"
     holding = [trial for trial in done if trial.verdict.holds]
@@ -159,7 +169,8 @@ def _commonest(survey: Survey) -> str:
     return f" ({reasons.most_common(1)[0][0]}); --explain says more" if reasons else ""
 
 
-def _figures(trial: Trial) -> TrialFigures:
+def trial_figures(trial: Trial) -> TrialFigures:
+    """What the report says of a trial."""
     verdict = trial.verdict
     return TrialFigures(
         len(trial.chosen),
@@ -171,20 +182,35 @@ def _figures(trial: Trial) -> TrialFigures:
     )
 
 
-def _plan(outcome: Outcome, best: Trial | None) -> Plan:
+def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
+    """The plan of a verified trial, or of the original.
+
+    Args:
+        best: None for the original.
+        result: the model that is written.
+    """
     verifier, backend = outcome.verifier, outcome.verifier.target.backend
-    original = Graph.load(outcome.source)
+    parts = model_parts(Graph.load(outcome.source))
+    latency: LatencyFigures | None = None
+    peaks: tuple[int | None, int | None] = (None, None)
     if best is None:  # the original is what is written: it equals itself
-        before, peak = outcome.evidence.original_latency_ns, outcome.evidence.peak_bytes
-        latency = LatencyFigures(before, before, 1.0, 0.0, backend.source)
-        accuracy, peaks, difference = verifier.unchanged_accuracy, (peak, peak), 0.0
+        accuracy, difference = verifier.unchanged_accuracy, 0.0
+        if outcome.evidence is not None:
+            before, peak = outcome.evidence.original_latency_ns, outcome.evidence.peak_bytes
+            latency, peaks = LatencyFigures(before, before, 1.0, 0.0, backend.source), (peak, peak)
+        predicted = None if latency is None else latency.original_ns
     else:
+        predicted = best.predicted_latency_ns
         latency, accuracy = best.verdict.latency, best.verdict.accuracy
         peaks, difference = best.verdict.peak_bytes, best.verdict.max_relative_difference
     return Plan(
         format=FORMAT,
         model_name=outcome.source.name,
-        model_hash=content_hash(original),
+        model_hash=hash_of_parts(parts),
+        model_parts=parts,
+        result_hash=content_hash(result),
+        input_shapes={k: tuple(v) for k, v in verifier.input_shapes.items()},
+        skip=outcome.skip,
         target=verifier.target.name,
         tool=backend.tool,
         seed=verifier.seed,
@@ -192,8 +218,12 @@ def _plan(outcome: Outcome, best: Trial | None) -> Plan:
         | {"python": platform.python_version()},
         settings=_settings(verifier),
         normalized=() if best is None else outcome.normalized.notes,
-        sites=site_plans(outcome.evidence, {} if best is None else best.chosen),
-        predicted_latency_ns=latency.original_ns if best is None else best.predicted_latency_ns,
+        sites=(
+            unpriced_site_plans(outcome.survey.sites, outcome.unpriced)
+            if outcome.evidence is None
+            else site_plans(outcome.evidence, {} if best is None else best.chosen)
+        ),
+        predicted_latency_ns=predicted,
         predicted_loss=0.0 if best is None else best.predicted_loss,
         latency=latency,
         accuracy=accuracy,

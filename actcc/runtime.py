@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from actcc.errors import ModelError, TargetError
+from actcc.errors import ModelError, PricingError, TargetError
 from actcc.graph import Array, Graph, static_types
 from actcc.graph.files import EXTERNAL_DATA_THRESHOLD, weight_bytes, write_model
 
@@ -114,7 +114,8 @@ def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
     their whole range. Shapes are those of the graph, with `--shape` applied.
 
     Raises:
-        ModelError: an input has no static shape, or is no tensor of numbers.
+        ModelError: an input has no static shape.
+        PricingError: an input is no tensor of numbers.
     """
     generator = np.random.default_rng(seed)
     types = static_types(graph)
@@ -126,7 +127,10 @@ def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
 
 def _random_values(name: str, found: Any, generator: np.random.Generator) -> Array:
     if found is None or found.shape is None or found.element in _NO_NUMBERS:
-        raise ModelError(f"input '{name}' is no tensor of numbers with a known shape; feed it")
+        raise PricingError(
+            f"input '{name}' is no tensor of numbers with a known shape; feed it: give samples "
+            "with --calib"
+        )
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(found.element))
     if dtype == np.bool_:
         coins: Array = generator.integers(0, 2, found.shape).astype(dtype)

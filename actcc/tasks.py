@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import TypeVar
@@ -23,12 +25,16 @@ def map_tasks(
     advance: Advance,
     *,
     concurrency: int | None = None,
+    deadline: float = math.inf,
 ) -> list[ResultType]:
     """Results in the order of the tasks, whatever order they end in.
+
+    A task that was not started by the deadline has no result.
 
     Args:
         concurrency: most tasks under way at a time; measurements must not disturb each other.
             Left out, twice the cores: enough to keep workers busy, few to hold in memory.
+        deadline: on `time.monotonic()`; no task is handed to the executor after it.
 
     Raises:
         ActccError: a worker process died (out of memory, or a crash of the runtime).
@@ -38,14 +44,18 @@ def map_tasks(
     waiting = list(enumerate(tasks))[::-1]
     most = concurrency or 2 * default_workers()
     while waiting or running:
+        if time.monotonic() >= deadline:
+            waiting.clear()
         while waiting and len(running) < most:
             index, task = waiting.pop()
             running[executor.submit(function, task)] = index
+        if not running:
+            break
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             results[running.pop(future)] = _result(future)
             advance()
-    return [results[index] for index in range(len(tasks))]
+    return [results[index] for index in sorted(results)]
 
 
 def _result(future: Future[ResultType]) -> ResultType:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,23 @@ class Allowance:
     def first(cls, budget: float) -> Allowance:
         """A careful start for a budget, as a share of the original's accuracy."""
         return cls(_FIRST_SHARE * budget)
+
+    @classmethod
+    def warm(cls, budget: float, known: Iterable[tuple[float, bool, float]]) -> Allowance:
+        """A start for a budget from what trials have measured, under whatever budget.
+
+        Args:
+            known: of each trial its predicted loss, and `held` and `spent` as `learn` takes them.
+        """
+        allowance = cls.first(budget)
+        useful = [entry for entry in known if entry[0] > 0 and entry[2] > 0]
+        low = max((loss for loss, held, _ in useful if held), default=0.0)
+        # The one that came closest is learned last: the next value is guessed from it.
+        for loss, held, spent in sorted(useful, key=lambda entry: -abs(math.log(entry[2]))):
+            if held or loss > low:
+                allowance.value = loss
+                allowance.learn(held=held, spent=spent)
+        return allowance
 
     def learn(self, *, held: bool, spent: float) -> None:
         """Move after a trial.
@@ -119,7 +136,7 @@ class Trials:
     """Trials so far, the best of them, and whether another is wanted.
 
     Attributes:
-        most: number of trials at most.
+        most: number of plans that are verified at most.
         deadline: on `time.monotonic()`.
         objective: what makes a trial better than another.
     """
@@ -138,15 +155,18 @@ class Trials:
             self.refused.append(trial)
 
     @property
-    def count(self) -> int:
-        """Plans that were tried."""
+    def attempted(self) -> int:
+        """Plans that were tried, those that were refused included."""
         return len(self.done) + len(self.refused)
 
     @property
     def wanted(self) -> bool:
-        """Whether there is room for another trial; for the first there always is."""
+        """Whether there is room for another trial; for the first there always is.
+
+        A plan that was refused takes no room: nothing was measured.
+        """
         in_time = time.monotonic() < self.deadline
-        return self.count == 0 or (self.count < self.most and in_time)
+        return self.attempted == 0 or (len(self.done) < self.most and in_time)
 
     def tried(self, chosen: Mapping[str, str]) -> Trial | Refused | None:
         """The trial of exactly this plan, if there was one."""

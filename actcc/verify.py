@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,15 +19,13 @@ from actcc.budget import Budget
 from actcc.calibration import SampleSet
 from actcc.errors import ModelError
 from actcc.graph import Graph
-from actcc.graph.compare import compare
+from actcc.graph.compare import compare, exact_tolerance
 from actcc.plan import AccuracyFigures, LatencyFigures
-from actcc.prices import Timing
 from actcc.progress import Advance
 from actcc.runtime import random_feeds, run, session
 from actcc.targets import Target
 from actcc.tasks import map_tasks
 
-EXACT_TOLERANCE = 1e-5
 _SMALLEST_TASK = 8
 _TASKS = 8
 _COMPARED_SAMPLES = 4
@@ -74,7 +73,7 @@ class Verdict:
         max_relative_difference: of the outputs on a few inputs, relative to each output's largest
             magnitude; not finite if one of the two is not.
         failures: what stands against the result, a sentence each; empty if it holds.
-        faster: whether the result is faster than the original beyond the noise.
+        inexact: those of them that hold against it under any budget.
     """
 
     accuracy: AccuracyFigures | None
@@ -82,12 +81,17 @@ class Verdict:
     peak_bytes: tuple[int | None, int | None]
     max_relative_difference: float
     failures: tuple[str, ...]
-    faster: bool
+    inexact: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
         """Whether every budget is kept."""
         return not self.failures
+
+    @property
+    def faster(self) -> bool:
+        """Whether the result is faster than the original beyond the noise."""
+        return self.latency.ratio + self.latency.ratio_noise < 1.0
 
 
 @dataclass
@@ -112,6 +116,20 @@ class Verifier:
     seed: int
     _judge: Judge | None = field(default=None, init=False)
     _original_scores: Scores | None = field(default=None, init=False)
+
+    def under(self, budget: Budget) -> Verifier:
+        """The same verifier, prepared as it is, with another budget."""
+        other = copy.copy(self)
+        other.budget = budget
+        return other
+
+    def judge(self, verdict: Verdict) -> Verdict:
+        """What an earlier verdict of the same file amounts to under this verifier's budget."""
+        accuracy, unchanged = verdict.accuracy, self.unchanged_accuracy
+        if accuracy is not None and unchanged is not None:
+            accuracy = replace(accuracy, allowed_drop=unchanged.allowed_drop)
+        broken = self._failures(accuracy, verdict.latency, verdict.peak_bytes)
+        return replace(verdict, accuracy=accuracy, failures=(*verdict.inexact, *broken))
 
     def prepare(self, advance: Advance) -> None:
         """Run the original on the held-out samples."""
@@ -155,18 +173,20 @@ class Verifier:
         result = Graph.load(path, self.input_shapes)
         difference = self._difference(original, result)
         accuracy = self._accuracy(path)
-        before, after = self.target.backend.time_models([self.baseline, result])
+        feeds = None if self.held_out is None else self.held_out[0].inputs
+        before, after = self.target.backend.time_models([self.baseline, result], feeds)
         latency = LatencyFigures(
             before.latency_ns, after.latency_ns, after.ratio, after.ratio_noise, after.source
         )
-        failures = [*self._inexact(difference, exact), *self._failures(accuracy, before, after)]
+        peaks = (before.peak_bytes, after.peak_bytes)
+        inexact = self._inexact(difference, exact_tolerance(original) if exact else math.inf)
         return Verdict(
             accuracy,
             latency,
-            (before.peak_bytes, after.peak_bytes),
+            peaks,
             difference,
-            tuple(failures),
-            after.ratio + after.ratio_noise < 1.0,
+            (*inexact, *self._failures(accuracy, latency, peaks)),
+            inexact,
         )
 
     def _difference(self, original: Graph, result: Graph) -> float:
@@ -191,13 +211,16 @@ class Verifier:
         interval = drop_interval(self._original_scores, scores, self.budget.confidence, self.seed)
         return replace(figures, least_drop=interval.low, most_drop=interval.high)
 
-    def _inexact(self, difference: float, exact: bool) -> list[str]:
-        if exact and not difference <= EXACT_TOLERANCE:
-            return [f"outputs differ by {difference:.1e} though all rewrites are exact"]
-        return []
+    def _inexact(self, difference: float, tolerance: float) -> tuple[str, ...]:
+        if not difference <= tolerance:
+            return (f"outputs differ by {difference:.1e} though all rewrites are exact",)
+        return ()
 
     def _failures(
-        self, accuracy: AccuracyFigures | None, before: Timing, after: Timing
+        self,
+        accuracy: AccuracyFigures | None,
+        latency: LatencyFigures,
+        peaks: tuple[int | None, int | None],
     ) -> list[str]:
         failures = []
         allowed = None if accuracy is None else accuracy.allowed_drop
@@ -205,12 +228,12 @@ class Verifier:
             failures.append(_too_much(accuracy, allowed))
         limit = self.budget.max_latency
         if limit is not None:
-            relative = after.ratio if limit.relative else after.latency_ns
+            relative = latency.ratio if limit.relative else latency.result_ns
             if relative > limit.value:
-                reached = f"{100 * after.ratio:.1f} % ({after.latency_ns / 1e6:.3f} ms)"
+                reached = f"{100 * latency.ratio:.1f} % ({latency.result_ns / 1e6:.3f} ms)"
                 failures.append(f"latency {reached} is over the budget")
-        memory, peak = self.budget.max_memory, after.peak_bytes
-        if memory is not None and (peak is None or peak > memory.against(before.peak_bytes or 0)):
+        memory, (before, peak) = self.budget.max_memory, peaks
+        if memory is not None and (peak is None or peak > memory.against(before or 0)):
             size = "not known" if peak is None else f"{peak / 2**10:.0f} KiB"
             failures.append(f"peak memory, {size}, is over the budget")
         return failures

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from actcc.errors import ModelError
-from actcc.graph import Graph
+from actcc.errors import ModelError, PricingError
+from actcc.graph import Array, Graph
 from actcc.latency_models import Profile
 from actcc.latency_models.npu_cycles import Cycles, Placement, operation_cycles
 from actcc.latency_models.npu_operations import HOST, Operation, Program, lower
@@ -78,17 +78,27 @@ class AnalyticBackend:
                 prices[name] = Unpriced(str(error))
         return prices
 
-    def time_models(self, models: Sequence[Graph]) -> list[Timing]:
+    def time_models(
+        self, models: Sequence[Graph], feeds: Mapping[str, Array] | None = None
+    ) -> list[Timing]:
         """Latency and peak memory of whole models.
 
         Peak memory is that of feature maps in the device's format, with fused operations.
 
+        Args:
+            feeds: of no account; nothing runs.
+
         Raises:
-            ModelError: a shape is not static, or the device cannot run a node.
+            PricingError: a shape is not static, or the device cannot run a node.
         """
+        del feeds
         found: list[tuple[float, int]] = []
         for graph in models:
             run = self._run(graph, interface=True)
+            if not run.rows:
+                raise PricingError(
+                    "nothing is left to run on it: what the network computes is constant or free"
+                )
             found.append((self._nanoseconds(run.cycles), run.memory.peak_bytes))
         return [
             Timing(

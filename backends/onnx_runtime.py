@@ -142,18 +142,21 @@ class OnnxRuntimeBackend:
         difference = found.difference_ns if abs(found.difference_ns) > noise else 0.0
         return Price(found.latency_ns, difference, noise, self.source, self.tool)
 
-    def time_models(self, models: Sequence[Graph]) -> list[Timing]:
-        """Whole models, interleaved, on random values.
+    def time_models(
+        self, models: Sequence[Graph], feeds: Mapping[str, Array] | None = None
+    ) -> list[Timing]:
+        """Whole models, interleaved, on `feeds` or random values.
 
         Raises:
-            ModelError: the runtime cannot load or run a model, or a shape is not static.
+            ModelError: the runtime cannot load a model, or a shape is not static.
+            PricingError: no values can be made up for an input, or a model does not run on them.
             TargetError: an execution provider does not start on this machine.
         """
         with contextlib.ExitStack() as files:
             jobs = [
                 _Job(
                     files.enter_context(session_source(model)),
-                    host_values(random_feeds(model, _FEEDS_SEED)),
+                    host_values(random_feeds(model, _FEEDS_SEED) if feeds is None else feeds),
                 )
                 for model in models
             ]

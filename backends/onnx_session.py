@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from actcc.backends.measure import Clocks
-from actcc.errors import ModelError, TargetError
+from actcc.errors import ModelError, PricingError, TargetError
 from actcc.graph import Array, Graph
 from actcc.graph.files import EXTERNAL_DATA_THRESHOLD, weight_bytes, write_model
 from actcc.latency_models import Profile
@@ -224,6 +224,9 @@ def host_values(feeds: Mapping[str, Array]) -> dict[str, Any]:
     values = {}
     for name, array in feeds.items():
         try:
+            if array.dtype.kind == "O":  # text
+                values[name] = ort.OrtValue.ortvalue_from_numpy(array)
+                continue
             values[name] = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
             values[name].update_inplace(array)
         except Exception as error:  # the runtime raises a dozen unrelated types
@@ -238,7 +241,7 @@ def bound_run(session: Any, values: Mapping[str, Any]) -> Callable[[], object]:
         values: from `host_values`.
 
     Raises:
-        ModelError: the runtime refuses the values or fails while running.
+        PricingError: the runtime refuses the values or fails while running.
     """
     names = [output.name for output in session.get_outputs()]
     try:
@@ -253,7 +256,10 @@ def bound_run(session: Any, values: Mapping[str, Any]) -> Callable[[], object]:
             run = partial(session.run_with_ort_values, names, dict(values))
         run()
     except Exception as error:  # the runtime raises a dozen unrelated types
-        raise ModelError(f"ONNX Runtime cannot run it: {one_line(error)}") from error
+        raise PricingError(
+            f"ONNX Runtime cannot run it on the values that it was fed ({one_line(error)}); "
+            "give samples that make sense to it with --calib"
+        ) from error
     return run
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from actcc.errors import ModelError
+from actcc.errors import PricingError
 from actcc.graph import TensorType
 from actcc.graph.macs import Contraction
 from actcc.latency_models.npu_operations import HOST, Operation
@@ -79,7 +79,7 @@ def operation_cycles(operation: Operation, settings: NpuSettings, placement: Pla
     """Cycles of one operation.
 
     Raises:
-        ModelError: a shape is not static.
+        PricingError: a shape is not static.
     """
     return _Costing(operation, settings, placement).cycles()
 
@@ -178,9 +178,10 @@ class _Costing:
         found = self._placement.types.get(name)
         if found is None or not found.is_static:
             shape = None if found is None else found.shape
-            raise ModelError(
+            raise PricingError(
                 f"tensor '{name}' has no static shape ({shape}), so its cost is not known; "
-                "give the input shapes with --shape"
+                "give --shape for symbolic inputs; where it depends on data, use a target that "
+                "measures"
             )
         return found.elements
 

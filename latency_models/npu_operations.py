@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_graphsurgeon as gs
 
 from actcc.activations import Match, find_activations
-from actcc.errors import ModelError
+from actcc.errors import PricingError
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.macs import Contraction, contraction
 from actcc.latency_models.npu_settings import ActivationRule, NpuSettings
@@ -73,7 +73,7 @@ def lower(graph: Graph, settings: NpuSettings) -> Program:
     """The operations of a graph on an NPU.
 
     Raises:
-        ModelError: a shape is not static, or neither the NPU nor its host can run a node.
+        PricingError: a shape is not static, or neither the NPU nor its host can run a node.
     """
     return _Lowering(graph, settings).program()
 
@@ -196,12 +196,12 @@ class _Lowering:
 
     def _kind(self, node: Node) -> str:
         if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
-            raise ModelError(
+            raise PricingError(
                 f"node '{node.name}' ({node.op}) holds a subgraph, whose cost depends on the data; "
                 "measure this model on the device, or remove the control flow"
             )
         if node.domain not in _ONNX_DOMAINS:
-            raise ModelError(
+            raise PricingError(
                 f"node '{node.name}': neither the NPU nor its host knows the operator "
                 f"{node.domain}.{node.op}; write it with ONNX operators"
             )
@@ -283,5 +283,5 @@ class _Lowering:
     def _elements(self, tensor: Tensor) -> int:
         found = self._graph.types.get(tensor.name)
         if found is None:
-            raise ModelError(f"tensor '{tensor.name}' has no type; give --shape for the inputs")
+            raise PricingError(f"tensor '{tensor.name}' has no type; use a target that measures")
         return found.elements

@@ -8,6 +8,7 @@ from actcc.passes.drop_activation import DropActivation
 from actcc.passes.fold_batch_norm import FoldBatchNorm
 from actcc.passes.fold_constants import FoldConstants
 from actcc.passes.freeze_initializers import FreezeInitializers
+from actcc.passes.inline_functions import InlineFunctions
 from actcc.passes.remove_identity import RemoveIdentity
 from actcc.passes.simplify import Simplify
 from actcc.passes.swap_activation import SwapActivation
@@ -20,6 +21,7 @@ BUILT_IN: tuple[type[Pass], ...] = (SwapActivation, DropActivation)
 # In running order: frozen weights let the others work, and folding wants short ways between layers.
 NORMALIZING: tuple[type[NormalizingPass], ...] = (
     FreezeInitializers,
+    InlineFunctions,
     Simplify,
     FoldConstants,
     RemoveIdentity,

@@ -5,7 +5,9 @@ memory; then the model goes on without it. What it returns is taken only if it i
 the same opsets and grew by at most a tenth (64 KiB for small models). Declared inputs
 and outputs, metadata and doc strings, which it alters, are restored.
 
-Batch normalization is left to `fold-batch-norm`, which computes in double precision.
+Batch normalization is left to `fold-batch-norm`, which computes in double precision. Products with
+a constant are left where they are: the last one of an activation, such as the half in GELU, would
+go into the weights behind it, and what remains is no activation any more.
 
 Requires: no initializer is listed as an input (it would be baked in), and a model small enough for
 one protobuf message.
@@ -32,7 +34,11 @@ _SCRIPT = """
 import sys, onnx, onnxsim
 source, result, largest = sys.argv[1:]
 model, _ = onnxsim.simplify(
-    onnx.load(source), check_n=0, skip_fuse_bn=True, tensor_size_threshold=largest
+    onnx.load(source),
+    check_n=0,
+    skip_fuse_bn=True,
+    skipped_optimizers=["fuse_preceding_mul_into_conv", "fuse_consecutive_mul"],
+    tensor_size_threshold=largest,
 )
 onnx.save(model, result)
 """
@@ -66,7 +72,7 @@ class Simplify(NormalizingPass):
         if not notes:
             return graph, []
         _restore(model, simplified)
-        return Graph.load(simplified, graph.input_shapes or None), notes
+        return graph.rebuilt(simplified), notes
 
     def _simplify(self, model: onnx.ModelProto, largest_constant: int) -> onnx.ModelProto | str:
         """The simplified model, or why there is none."""

@@ -64,7 +64,7 @@ class SwapActivation(Pass):
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
         """Legal spellings of the function itself, then of the functions near to it."""
         contrib = bool(target.settings.get("contrib_operators", False))
-        own = _function(site)
+        own = function_of(site.facts)
         for function in self._functions(site):
             if site.facts["quantized"] and function != own:
                 reason = f"activation inside QDQ: its range was calibrated for {own or site.kind}"
@@ -76,7 +76,7 @@ class SwapActivation(Pass):
         """Write the candidate's function in the candidate's spelling."""
         for function in self._functions(site):
             for way in spellings_of(function):
-                if _name(function, way) == candidate.name:
+                if spelled(function, way) == candidate.name:
                     write(graph, site, function, way, str(site.facts["dtype"]))
                     return
         raise PassError(
@@ -86,7 +86,7 @@ class SwapActivation(Pass):
 
     def _functions(self, site: Site) -> Iterator[Activation]:
         """The site's own function, then those that may stand in for it."""
-        own = _function(site)
+        own = function_of(site.facts)
         if own is not None:
             yield own
         yield from (near for near in _NEAR.get(site.kind, ()) if near != own)
@@ -112,12 +112,13 @@ def _site(match: Match, opset: int) -> Site:
     return Site(match.nodes, match.reads, match.writes, match.activation.name, facts)
 
 
-def _function(site: Site) -> Activation | None:
-    """The function of a site; None for PRelu, whose slopes a site does not keep."""
-    if site.kind == "PRelu":
+def function_of(facts: Mapping[str, Fact]) -> Activation | None:
+    """The function of a site by its facts; None for PRelu, whose slopes a site does not keep."""
+    name = str(facts["activation"])
+    if name == "PRelu":
         return None
-    parameters = {k: float(v) for k, v in site.facts.items() if k not in _FACTS}
-    return Activation.of(site.kind, **parameters)
+    parameters = {key: float(value) for key, value in facts.items() if key not in _FACTS}
+    return Activation.of(name, **parameters)
 
 
 def _ways(
@@ -128,7 +129,7 @@ def _ways(
     obstacles = {way.name: way.obstacle(function, opset, element, contrib) for way in ways}
     legal = next((name for name, obstacle in obstacles.items() if not obstacle), None)
     for way in ways:
-        name, obstacle = _name(function, way), obstacles[way.name]
+        name, obstacle = spelled(function, way), obstacles[way.name]
         if obstacle:
             yield Refusal(name, obstacle + (f"; {legal} is offered instead" if legal else ""))
         else:
@@ -137,12 +138,13 @@ def _ways(
 
 def _is_there(site: Site, way: Spelling) -> bool:
     """Whether the site is spelled that way already, in whatever order."""
-    function = _function(site)
+    function = function_of(site.facts)
     found = sorted(str(site.facts["spelling"]).split("+"))
     return function is not None and found == sorted(way.operators(function))
 
 
-def _name(function: Activation, way: Spelling) -> str:
+def spelled(function: Activation, way: Spelling) -> str:
+    """The function, followed by how it is written where that is no operator of its name."""
     title = "HardTanh" if function == _HARD_TANH else function.name
     if way.name == function.name or len(spellings_of(function)) == 1:
         return title

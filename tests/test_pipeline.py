@@ -8,7 +8,7 @@ import onnx
 import pytest
 from networks import Builder, images, residual_network
 
-import actcc.search
+import actcc.search.cpsat
 from actcc.budget import Budget
 from actcc.errors import InfeasibleError
 from actcc.graph import Graph
@@ -158,7 +158,7 @@ def test_a_budget_out_of_reach_names_the_nearest(model: Path, calibration: Path)
 @pytest.fixture
 def interrupted_after_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Ctrl-C arrives when the third plan is solved."""
-    solve = actcc.search.solve
+    solve = actcc.search.cpsat.solve
     calls: list[int] = []
 
     def counting(*arguments: object, **named: object) -> object:
@@ -167,7 +167,7 @@ def interrupted_after_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
             raise KeyboardInterrupt
         return solve(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(actcc.search, "solve", counting)
+    monkeypatch.setattr(actcc.search.cpsat, "solve", counting)
     return calls
 
 

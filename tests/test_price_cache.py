@@ -56,7 +56,7 @@ class Counting:
             for name in ("keep", *query.candidates)
         }
 
-    def time_models(self, models: Sequence[Graph]) -> list[Timing]:
+    def time_models(self, models: Sequence[Graph], feeds: object = None) -> list[Timing]:
         raise ModelError("not asked here; ask for a price")
 
     def layers(self, model: Graph) -> list[LayerTime]:

@@ -8,12 +8,12 @@ pass one after another, so that no more than one sample's tensors are in memory 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from actcc.accuracy.fidelity import FidelityReference
 from actcc.calibration import SampleSet
 from actcc.errors import ActccError, ModelError, PassError
 from actcc.graph import Array, Graph, Interface, extract, verify
@@ -47,12 +47,31 @@ class SiteWork:
 Chunk = tuple[SiteWork, ...]
 
 
+class Tally(Protocol):
+    """What was seen of one rewritten network so far."""
+
+    def add(self, index: int, outputs: Mapping[str, Array]) -> None:
+        """Count sample `index`; samples come in order."""
+
+    @property
+    def loss(self) -> float:
+        """Of the samples counted so far; lower is better."""
+
+
+class Yardstick(Protocol):
+    """What a rewritten network is held against; picklable."""
+
+    def tally(self) -> Tally:
+        """A tally of nothing."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A chunk of neighbouring sites; independent of all others and picklable.
 
     Attributes:
         path: file of the normalized model, which workers read; models are too large to pickle.
+            Its outputs are what the yardstick looks at.
         input_shapes: concrete shapes for its symbolic inputs.
         work: the chunk.
         enough_loss: after a few samples a candidate that loses more than this is not run on the
@@ -63,13 +82,13 @@ class Task:
     input_shapes: Mapping[str, Sequence[int]]
     work: Chunk
     samples: SampleSet
-    reference: FidelityReference
+    reference: Yardstick
     enough_loss: float
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """Losses of fidelity by (site id, function), and why some could not be estimated."""
+    """Losses by (site id, function), and why some could not be estimated."""
 
     losses: LossTable
     failed: Mapping[Key, str]
@@ -151,7 +170,7 @@ def run_task(task: Task) -> Estimates:
     failed: dict[Key, str] = {}
     try:
         graph = Graph.load(task.path, task.input_shapes)
-        runs = [found for work in task.work for found in _open(graph, work, failed)]
+        runs = [found for work in task.work for found in _open(graph, work, task.reference, failed)]
         prefix = _Prefix(graph, runs)
     except ActccError as error:
         every = [key for work in task.work for key in work.keys]
@@ -160,7 +179,7 @@ def run_task(task: Task) -> Estimates:
         under_way = [found for found in runs if found.key not in failed and not found.is_enough]
         if under_way:
             failed.update(_run_sample(task, index, prefix, under_way))
-    return Estimates({r.key: r.loss for r in runs if r.key not in failed}, failed)
+    return Estimates({r.key: r.tally.loss for r in runs if r.key not in failed}, failed)
 
 
 @dataclass(frozen=True)
@@ -185,14 +204,9 @@ class _CandidateRun:
     session: Any
     feeds: tuple[str, ...]
     suffix: _Suffix
-    total: float = 0.0
+    tally: Tally
     count: int = 0
     is_enough: bool = False
-
-    @property
-    def loss(self) -> float:
-        """Mean over the samples seen."""
-        return max(self.total / self.count, 0.0)
 
     def outputs(self, values: Values) -> Values:
         """Outputs that the candidate changes, and the rest of `values`, for one sample."""
@@ -203,15 +217,17 @@ class _CandidateRun:
             changed.update(run(self.suffix.session, {**feeds, **written}))
         return {**values, **changed}
 
-    def add(self, loss: float, enough_loss: float) -> None:
+    def add(self, index: int, outputs: Values, enough_loss: float) -> None:
         """Count one more sample; over the first few it may prove to be beyond use."""
-        self.total += loss
+        self.tally.add(index, outputs)
         self.count += 1
-        if self.count == _PROBE_SAMPLES:
-            self.is_enough = self.total / self.count > enough_loss
+        if self.count == _PROBE_SAMPLES and math.isfinite(enough_loss):
+            self.is_enough = self.tally.loss > enough_loss
 
 
-def _open(graph: Graph, work: SiteWork, failed: dict[Key, str]) -> list[_CandidateRun]:
+def _open(
+    graph: Graph, work: SiteWork, reference: Yardstick, failed: dict[Key, str]
+) -> list[_CandidateRun]:
     """Sessions for the candidates of one site; those that cannot be run are put in `failed`."""
     try:
         suffix = _open_suffix(graph, work.offered)
@@ -223,7 +239,7 @@ def _open(graph: Graph, work: SiteWork, failed: dict[Key, str]) -> list[_Candida
         feeds = tuple(tensor.name for tensor in part.inputs)
         try:
             _check_feeds(graph, (*feeds, *suffix.feeds))
-            runs.append(_CandidateRun(key, session(part), feeds, suffix))
+            runs.append(_CandidateRun(key, session(part), feeds, suffix, reference.tally()))
         except ActccError as error:
             failed[key] = str(error)
     return runs
@@ -243,7 +259,7 @@ def _open_suffix(graph: Graph, offered: OfferedSite) -> _Suffix:
     if not behind:
         return _Suffix(None, ())
     outputs = [t.name for t in graph.outputs if _written_by(graph, t, behind)]
-    part = extract(graph, behind, outputs)
+    part = extract(graph, behind, outputs, static=False)
     feeds = tuple(t.name for t in part.inputs if t.name != offered.site.writes)
     return _Suffix(session(part), feeds)
 
@@ -259,11 +275,9 @@ def _run_sample(
     failed: dict[Key, str] = {}
     for found in runs:
         try:
-            loss = task.reference.sample_loss(index, found.outputs(values))
+            found.add(index, found.outputs(values), task.enough_loss)
         except ActccError as error:
             failed[found.key] = str(error)
-            continue
-        found.add(loss, task.enough_loss)
     return failed
 
 
@@ -280,8 +294,8 @@ class _Prefix:
         constants = {name: graph.constant(name) for name in names if name not in given}
         self._constants = {name: value for name, value in constants.items() if value is not None}
         wanted = [name for name in constants if name not in self._constants]
-        needed = _ancestors(graph, wanted)
-        self._session = session(extract(graph, needed, wanted)) if needed else None
+        needed = ancestors(graph, wanted)
+        self._session = session(extract(graph, needed, wanted, static=False)) if needed else None
         self._feeds = (
             {value.name for value in self._session.get_inputs()} if self._session else set()
         )
@@ -299,18 +313,15 @@ def _descendants(graph: Graph, offered: OfferedSite) -> set[str]:
     """Names of the nodes that depend on what the site writes."""
     found: set[str] = set()
     frontier = [graph.tensor(offered.site.writes)]
-    top = {node.name for node in graph.nodes()}
     while frontier:
-        for reader in graph.consumers(frontier.pop()):
-            if reader.name not in top:
-                raise ModelError("a subgraph reads what depends on the site; it is left alone")
+        for reader in graph.readers(frontier.pop()):
             if reader.name not in found:
                 found.add(reader.name)
                 frontier += [t for t in reader.outputs if not t.is_empty()]
     return found
 
 
-def _ancestors(graph: Graph, tensors: Sequence[str]) -> set[str]:
+def ancestors(graph: Graph, tensors: Sequence[str]) -> set[str]:
     """Names of the nodes that the tensors depend on."""
     found: set[str] = set()
     frontier = [graph.tensor(name) for name in tensors]
@@ -318,7 +329,7 @@ def _ancestors(graph: Graph, tensors: Sequence[str]) -> set[str]:
         writer = graph.producer(frontier.pop())
         if writer is not None and writer.name not in found:
             found.add(writer.name)
-            frontier += [t for t in writer.inputs if not t.is_empty()]
+            frontier += graph.reads(writer)
     return found
 
 

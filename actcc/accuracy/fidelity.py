@@ -26,6 +26,7 @@ against 10⁻⁶ an element.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -102,6 +103,29 @@ class FidelityReference:
     def loss(self, outputs: Sequence[Mapping[str, Array]]) -> float:
         """1 − fidelity, in [0, LARGEST_LOSS], for the rewritten model's outputs of all samples."""
         return float(np.mean(self.sample_losses(outputs)))
+
+    def tally(self) -> FidelityTally:
+        """A tally of nothing; see `actcc.accuracy.estimate.Yardstick`."""
+        return FidelityTally(self)
+
+
+@dataclass
+class FidelityTally:
+    """The mean loss of the samples that were counted."""
+
+    reference: FidelityReference
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, index: int, outputs: Mapping[str, Array]) -> None:
+        """Count sample `index`."""
+        self.total += self.reference.sample_loss(index, outputs)
+        self.count += 1
+
+    @property
+    def loss(self) -> float:
+        """Of at least one sample."""
+        return max(self.total / self.count, 0.0)
 
 
 class Fidelity:

@@ -86,9 +86,13 @@ class ArraySamples:
     def __len__(self) -> int:
         return self._count
 
+    def name(self, index: int) -> str:
+        """`<source>#<row>`."""
+        return f"{self._name}#{index}"
+
     def load(self, index: int) -> Sample:
         """Row `index`; raises DataError where the file is gone."""
-        where = f"{self._name}#{index}"
+        where = self.name(index)
         try:
             inputs = {
                 key: entry.check_values(self._columns[key].sample(index), where)

@@ -54,6 +54,10 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
+    def name(self, index: int) -> str:
+        """Path of image `index` below the folder."""
+        return self.files[index]
+
     def load(self, index: int) -> Sample:
         """Decode and prepare one image.
 

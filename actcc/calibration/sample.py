@@ -35,6 +35,9 @@ class SampleSource(Protocol):
     def __len__(self) -> int:
         """Number of samples."""
 
+    def name(self, index: int) -> str:
+        """Name of sample `index`, without loading it."""
+
     def load(self, index: int) -> Sample:
         """Sample `index`; raises DataError where it cannot be read or does not fit."""
 
@@ -68,6 +71,11 @@ class SampleSet(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         for index in self.indices:
             yield self.loader.load(index)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the samples, in order; nothing is loaded."""
+        return [self.loader.name(index) for index in self.indices]
 
     def take(self, count: int) -> SampleSet:
         """The first `count` samples, or all where there are fewer.
@@ -138,6 +146,10 @@ class Remembered:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Remembered, (self._source, self._limit_bytes)
+
+    def name(self, index: int) -> str:
+        """Name of sample `index`."""
+        return self._source.name(index)
 
     def load(self, index: int) -> Sample:
         """Sample `index`."""

@@ -39,23 +39,23 @@ class SpooledSamples:
             DataError: there is none, they take more than `most_bytes`, or the disk is full.
         """
         self._spool = Spool()
-        self._count = 0
+        self._names: list[str] = []
         total = 0
         for sample in samples:
             total += sum(array.nbytes for array in sample.inputs.values())
             if total > most_bytes:
                 raise DataError(
-                    f"{source}: {self._count} samples fill {most_bytes / 2**30:.3g} GiB and there "
+                    f"{source}: {len(self)} samples fill {most_bytes / 2**30:.3g} GiB and there "
                     "are more; limit their number with --samples"
                 )
             self._write(sample, source)
-            self._count += 1
-        if not self._count:
+            self._names.append(sample.name)
+        if not self._names:
             raise DataError(f"{source}: no samples; it must give at least one")
 
     def _write(self, sample: Sample, source: str) -> None:
         try:
-            with self._path(self._count).open("wb") as file:
+            with self._path(len(self)).open("wb") as file:
                 pickle.dump(sample, file, protocol=pickle.HIGHEST_PROTOCOL)
         except OSError as error:
             raise DataError(
@@ -67,7 +67,11 @@ class SpooledSamples:
         return self._spool.path / f"{index:06d}.pickle"
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        """Name of sample `index`."""
+        return self._names[index]
 
     def load(self, index: int) -> Sample:
         """Sample `index`; raises DataError where the temporary folder is gone."""

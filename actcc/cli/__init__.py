@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import click
 
+from actcc.cli.apply import apply_command
+from actcc.cli.compare import compare_command
 from actcc.cli.optimize import optimize_command
+from actcc.cli.pareto import pareto_command
 from actcc.cli.show import inspect_command, passes_command, targets_command
 from actcc.errors import ActccError
 
@@ -33,6 +36,9 @@ def cli() -> None:
 
 
 cli.add_command(optimize_command)
+cli.add_command(pareto_command)
+cli.add_command(apply_command)
+cli.add_command(compare_command)
 cli.add_command(inspect_command)
 cli.add_command(targets_command)
 cli.add_command(passes_command)

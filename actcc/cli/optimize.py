@@ -83,6 +83,13 @@ from actcc.errors import ModelError
     show_default=True,
     help="What is made best within the budgets; `accuracy` needs --max-latency.",
 )
+@click.option(
+    "--search",
+    type=click.Choice(["cpsat", "greedy", "random", "optuna"]),
+    default="cpsat",
+    show_default=True,
+    help="How plans are proposed; cpsat is the compiler's own, the others are for comparison.",
+)
 @click.option("--max-trials", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--time-limit",
@@ -146,6 +153,7 @@ def optimize_command(**options: Any) -> None:
         plugins=options["plugins"],
         skip=options["skip"],
         also=options["also"],
+        search=options["search"],
         max_trials=options["max_trials"],
         time_limit_s=options["time_limit"],
         seed=options["seed"],

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from actcc.plan import AccuracyFigures, CandidateFigures, Plan
+from actcc.plan import AccuracyFigures, CandidateFigures, LatencyFigures, Plan
 from actcc.program import share_of_fidelity
 from actcc.result import Result
 from actcc.site import KEEP
@@ -67,7 +67,18 @@ def _before_after(result: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"{plan.model_name} on {plan.target}")
     for column in ("", "original", "result", "change"):
         table.add_column(column, justify="left" if not column else "right")
-    latency = plan.latency
+    if plan.latency is None:
+        table.add_row("latency", "not known", "not known", "")
+    else:
+        _latency_rows(table, plan.latency, plan.predicted_latency_ns)
+    _accuracy_row(table, plan)
+    before, after = plan.peak_bytes
+    share = f"{100 * after / before:.1f} %" if before and after is not None else ""
+    table.add_row("peak memory of activations", kibibytes(before), kibibytes(after), share)
+    return table
+
+
+def _latency_rows(table: Table, latency: LatencyFigures, predicted: float | None) -> None:
     noise = f" ± {100 * latency.ratio_noise:.1f} %" if latency.ratio_noise else ""
     table.add_row(
         f"latency ({latency.source})",
@@ -75,18 +86,9 @@ def _before_after(result: Result) -> Table:
         milliseconds(latency.result_ns),
         f"{1 / latency.ratio:.3f}× ({100 * latency.ratio:.1f} %{noise})",
     )
-    predicted = plan.predicted_latency_ns
-    table.add_row(
-        "latency predicted for the plan",
-        "",
-        milliseconds(predicted),
-        f"{100 * predicted / latency.original_ns:.1f} %" if latency.original_ns else "",
-    )
-    _accuracy_row(table, plan)
-    before, after = plan.peak_bytes
-    share = f"{100 * after / before:.1f} %" if before and after is not None else ""
-    table.add_row("peak memory of activations", kibibytes(before), kibibytes(after), share)
-    return table
+    if predicted is not None and latency.original_ns:
+        share = f"{100 * predicted / latency.original_ns:.1f} %"
+        table.add_row("latency predicted for the plan", "", milliseconds(predicted), share)
 
 
 def _accuracy_row(table: Table, plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """The graph: loading, asking, editing, checking and saving a model."""
 
-from actcc.graph.extract import content_hash, extract, static_types, structure_hash
+from actcc.graph.extract import extract, static_types, structure_hash
+from actcc.graph.fingerprint import content_hash
 from actcc.graph.graph import Graph, Operand
 from actcc.graph.shapes import Shape, TensorType
 from actcc.graph.verifier import Interface, verify

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from actcc.graph.view import Array
 
 Feeds = Mapping[str, Array]
 Outputs = Mapping[str, Any]
+_EXACT = 1e-5
+_EIGHT_ROUNDINGS: Mapping[int, float] = MappingProxyType(
+    {onnx.TensorProto.FLOAT16: 8 * 2.0**-11, onnx.TensorProto.BFLOAT16: 8 * 2.0**-8}
+)
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
@@ -83,6 +88,17 @@ def compare(
     return compare_outputs(
         [run(expected, sample) for sample in feeds], [run(found, sample) for sample in feeds]
     )
+
+
+def exact_tolerance(original: Graph) -> float:
+    """How far outputs of an exact rewrite may be from the original's, relative.
+
+    1e-5; eight roundings of the narrowest floating-point type that the network computes in, where
+    that is half precision.
+    """
+    elements = {found.element for found in original.types.values()}
+    roundings = [_EIGHT_ROUNDINGS[element] for element in elements & _EIGHT_ROUNDINGS.keys()]
+    return max([_EXACT, *roundings])
 
 
 def compare_outputs(reference: Sequence[Outputs], other: Sequence[Outputs]) -> Comparison:

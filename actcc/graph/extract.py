@@ -11,23 +11,31 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from actcc.errors import ModelError
-from actcc.graph.export import Header, constant_values
+from actcc.graph.export import Header, constant_values, outer_reads
 from actcc.graph.graph import Graph
-from actcc.graph.shapes import TensorType
+from actcc.graph.shapes import TensorType, value_info
 from actcc.graph.view import Node
 
 
-def extract(graph: Graph, nodes: Collection[str], outputs: Sequence[str] = ()) -> Graph:
-    """The given nodes as a graph of their own, with static shapes.
+def extract(
+    graph: Graph, nodes: Collection[str], outputs: Sequence[str] = (), *, static: bool = True
+) -> Graph:
+    """The given nodes as a graph of their own.
 
     Inputs are the tensors that come from outside; outputs are those that are read outside or leave
-    the graph, or exactly `outputs` where given. Weights are shared with `graph`, not copied.
+    the graph, or exactly `outputs` where given. Weights are shared with `graph`; where a node holds
+    a subgraph they are copied.
+
+    Args:
+        static: whether all shapes must be known, as they must be for a price.
 
     Raises:
-        ModelError: a tensor at the border has no static shape, or a node holds a subgraph.
+        ModelError: a tensor has no static shape, or one at the border no type.
     """
     wanted = set(nodes)
     chosen = [node for node in graph.nodes() if node.name in wanted]
+    if any(isinstance(value, gs.Graph) for node in chosen for value in node.attrs.values()):
+        return _with_subgraphs(graph, chosen, outputs, static)
     inside = {id(node) for node in chosen}
     tensors: dict[int, gs.Tensor] = {}
     inputs: list[gs.Tensor] = []
@@ -40,7 +48,7 @@ def extract(graph: Graph, nodes: Collection[str], outputs: Sequence[str] = ()) -
             if constant and tensor.name not in graph.overridable:
                 twin = gs.Constant(tensor.name, tensor._values)
             else:
-                twin = _border(graph, tensor.name)
+                twin = _border(graph, tensor.name, static)
                 if not any(id(writer) in inside for writer in tensor.inputs):
                     inputs.append(twin)
             tensors[id(tensor)] = twin
@@ -48,8 +56,6 @@ def extract(graph: Graph, nodes: Collection[str], outputs: Sequence[str] = ()) -
 
     copies = []
     for node in chosen:
-        if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
-            raise ModelError(f"node '{node.name}' holds a subgraph and cannot be extracted")
         reads = [counterpart(tensor) for tensor in node.inputs]
         writes = [counterpart(tensor) for tensor in node.outputs]
         copies.append(gs.Node(node.op, node.name, dict(node.attrs), reads, writes, node.domain))
@@ -72,13 +78,63 @@ def extract(graph: Graph, nodes: Collection[str], outputs: Sequence[str] = ()) -
     return Graph(surgeon, header, types=types)
 
 
-def _border(graph: Graph, name: str) -> gs.Variable:
-    """A tensor with its static type."""
+def _border(graph: Graph, name: str, static: bool) -> gs.Variable:
+    """A tensor with its type."""
     found = graph.types.get(name)
+    if static:
+        _check_static(found, name)
+    if found is None:
+        return gs.Variable(name)
+    shape = None if found.shape is None else list(found.shape)
+    return gs.Variable(name, dtype=found.element, shape=shape)
+
+
+def _check_static(found: TensorType | None, name: str) -> None:
     if found is None or not found.is_static:
         shape = None if found is None else found.shape
         raise ModelError(f"tensor '{name}' has no static shape ({shape}); give --shape")
-    return gs.Variable(name, dtype=found.element, shape=list(found.shape or ()))
+
+
+def _with_subgraphs(
+    graph: Graph, chosen: Sequence[Node], outputs: Sequence[str], static: bool
+) -> Graph:
+    """As `extract`, by way of protos: the editable form shares nodes between graph and subgraph."""
+    model = graph.to_proto()
+    names = {node.name for node in chosen}
+    nodes = [node for node in model.graph.node if node.name in names]
+    written = {name for node in nodes for name in node.output}
+    reads = [name for node in nodes for name in (*node.input, *outer_reads(node))]
+    outside = [name for name in dict.fromkeys(reads) if name and name not in written]
+    weights = {
+        tensor.name: tensor
+        for tensor in model.graph.initializer
+        if tensor.name not in graph.overridable
+    }
+    leaving = outputs or _leaving(graph, chosen, {id(node) for node in chosen})
+    part = onnx.helper.make_graph(
+        nodes,
+        "part",
+        [_described(graph, name, static) for name in outside if name not in weights],
+        [onnx.ValueInfoProto(name=name) for name in leaving],
+        [weights[name] for name in outside if name in weights],
+    )
+    extracted = onnx.helper.make_model(
+        part,
+        producer_name="actcc",
+        ir_version=max(graph.ir_version, 4),
+        opset_imports=model.opset_import,
+        functions=model.functions,
+    )
+    return Graph.load(extracted)
+
+
+def _described(graph: Graph, name: str, static: bool) -> onnx.ValueInfoProto:
+    found = graph.types.get(name)
+    if static:
+        _check_static(found, name)
+    if found is None:
+        raise ModelError(f"tensor '{name}' has no known type; export the model with value_info")
+    return value_info(name, found)
 
 
 def _leaving(graph: Graph, chosen: Iterable[Node], inside: Collection[int]) -> list[str]:
@@ -130,22 +186,6 @@ def _constant_identity(tensor: gs.Constant) -> str:
 
 def _attribute_identity(value: Any) -> str:
     return _constant_identity(value) if isinstance(value, gs.Constant) else repr(value)
-
-
-def content_hash(graph: Graph) -> str:
-    """SHA-256 over the nodes and the bytes of all weights: the identity of a model."""
-    model = graph.to_proto()
-    digest = hashlib.sha256()
-    for node in model.graph.node:
-        digest.update(node.SerializeToString(deterministic=True))
-    for tensor in model.graph.initializer:
-        digest.update(tensor.name.encode())
-        digest.update(
-            tensor.raw_data if tensor.HasField("raw_data") else tensor.SerializeToString()
-        )
-    for value in (*model.graph.input, *model.graph.output):
-        digest.update(value.SerializeToString(deterministic=True))
-    return digest.hexdigest()
 
 
 def static_types(graph: Graph) -> Mapping[str, TensorType]:

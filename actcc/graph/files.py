@@ -164,6 +164,21 @@ def deliver(staged: Path, path: Path) -> None:
     os.replace(staged, path)
 
 
+def move_model(path: Path, destination: Path) -> None:
+    """Give a model file another name or folder; its side file goes along and is found there."""
+    if side_file(path).exists():
+        model = onnx.load(path, load_external_data=False)
+        for tensor in external_tensors(model):
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = side_file(destination).name
+        os.replace(side_file(path), side_file(destination))
+        onnx.save_model(model, destination)
+        path.unlink()
+    else:
+        os.replace(path, destination)
+
+
 @contextlib.contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder inside `folder`, on the same file system, removed at the end."""

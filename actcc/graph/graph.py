@@ -253,6 +253,7 @@ class Graph(View):
     def _touch(self) -> None:
         self._types = None
         self._index = None
+        self._holders = None
 
 
 def _revive(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from actcc.errors import ModelError
+from actcc.errors import PricingError
 from actcc.graph.graph import Graph
 from actcc.graph.view import Node, Tensor
 
@@ -182,7 +182,7 @@ def _static(graph: Graph, tensor: Tensor) -> tuple[int, ...]:
     shape = tensor.shape if isinstance(tensor, gs.Constant) else graph.shape(tensor)
     sizes = tuple(dimension for dimension in shape or () if isinstance(dimension, int))
     if shape is None or len(sizes) < len(shape):
-        raise ModelError(
+        raise PricingError(
             f"tensor '{tensor.name}' has no static shape ({shape}); give the input shapes "
             "with --shape"
         )

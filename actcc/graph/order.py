@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
@@ -23,7 +24,7 @@ def sort_nodes(surgeon: gs.Graph) -> None:
     readers: list[list[int]] = [[] for _ in nodes]
     missing = [0] * len(nodes)
     for index, node in enumerate(nodes):
-        for tensor in _reads(node):
+        for tensor in reads(node):
             for writer in tensor.inputs:
                 source = position.get(id(writer))
                 if source is not None and source != index:
@@ -47,14 +48,24 @@ def sort_nodes(surgeon: gs.Graph) -> None:
     surgeon.nodes = ordered
 
 
-def _reads(node: gs.Node) -> list[gs.Tensor]:
+def reads(node: gs.Node) -> list[gs.Tensor]:
+    """Tensors that a node and the nodes of its subgraphs read, the subgraphs' own included."""
     tensors = list(node.inputs)
     for attribute in node.attrs.values():
         if isinstance(attribute, gs.Graph):
             for inner in attribute.nodes:
-                tensors += _reads(inner)
+                tensors += reads(inner)
             tensors += attribute.outputs
     return tensors
+
+
+def inner_nodes(node: gs.Node) -> Iterator[gs.Node]:
+    """Nodes of its subgraphs, at any depth."""
+    for attribute in node.attrs.values():
+        if isinstance(attribute, gs.Graph):
+            for inner in attribute.nodes:
+                yield inner
+                yield from inner_nodes(inner)
 
 
 def all_names(surgeon: gs.Graph) -> set[str]:

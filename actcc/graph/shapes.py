@@ -14,6 +14,7 @@ from onnx import shape_inference
 
 from actcc.errors import ModelError
 from actcc.graph.files import LARGEST_SHAPE_CONSTANT, tensor_bytes
+from actcc.graph.shape_values import shape_values
 
 Dimension = int | str | None
 Shape = tuple[Dimension, ...]
@@ -123,7 +124,10 @@ def infer_types(
                         TensorType(type_of(source).element, tuple(input_shapes[source.name])),
                     )
                 )
+    fed = {source.name for source in model.graph.input} | declared
     for output in model.graph.output:
+        if output.name in fed:
+            continue  # handed through: an output without a shape would take its shape away
         # A declared shape would hide what is inferred, and clash with bound input shapes.
         element = output.type.tensor_type.elem_type
         if output.type.HasField("tensor_type"):
@@ -132,14 +136,45 @@ def infer_types(
             light.graph.output.append(output)
     light.graph.value_info.extend(value_info(name, hint) for name, hint in hints.items())
     inferred, contradiction = _infer(light)
-    for info in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
-        if info.type.HasField("tensor_type"):
-            types[info.name] = type_of(info)
+    types.update(_types_in(inferred))
+    while _settle_shape_values(light, types):
+        inferred, contradiction = _infer(light)
+        types.update(_types_in(inferred))
     for output in model.graph.output:
         found = types.get(output.name)
         if found is not None and found.shape is None and not input_shapes:
             types[output.name] = type_of(output)  # an operator that ONNX does not know
     return Inference(types, contradiction)
+
+
+def _types_in(inferred: onnx.ModelProto) -> dict[str, TensorType]:
+    graph = inferred.graph
+    return {
+        info.name: type_of(info)
+        for info in (*graph.value_info, *graph.input, *graph.output)
+        if info.type.HasField("tensor_type")
+    }
+
+
+def _settle_shape_values(light: onnx.ModelProto, types: dict[str, TensorType]) -> bool:
+    """Put constants in the place of what the static shapes decide; whether there was any."""
+    nodes = light.graph.node
+    if all(types[name].is_static for node in nodes for name in node.output if name in types):
+        return False
+    static = {
+        name: tuple(d for d in found.shape or () if isinstance(d, int))
+        for name, found in types.items()
+        if found.is_static
+    }
+    values = shape_values(light, static)
+    kept = [node for node in nodes if values.keys().isdisjoint(node.output)]
+    del light.graph.node[:]
+    light.graph.node.extend(kept)
+    for name, value in values.items():
+        constant = onnx.numpy_helper.from_array(value, name)
+        light.graph.initializer.append(constant)
+        types[name] = TensorType(constant.data_type, value.shape)
+    return bool(values)
 
 
 def _infer(light: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:

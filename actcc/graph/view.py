@@ -42,6 +42,7 @@ class View:
         self._types: dict[str, TensorType] | None = None
         self._contradiction = ""
         self._index: tuple[dict[str, Node], dict[str, Tensor]] | None = None
+        self._holders: dict[int, Node] | None = None
 
     # ---------------------------------------------------------------- in and out
 
@@ -94,6 +95,13 @@ class View:
     def without_input_shapes(self) -> Self:
         """The same graph with the shapes that the model declares, symbols included."""
         return type(self)(self._surgeon.copy(), self._header, None, self._declared)
+
+    def rebuilt(self, model: onnx.ModelProto) -> Self:
+        """A graph of `model`, seen at the same input shapes; what this one holds beside its model,
+        that its weights came from a file of their own, stays.
+        """
+        surgeon, header = from_proto(model, external=self.external)
+        return type(self)(surgeon, header, self._input_shapes, declared_types(model))
 
     def to_proto(self) -> onnx.ModelProto:
         """A new ONNX model."""
@@ -202,6 +210,22 @@ class View:
         unique: dict[int, Node] = {id(node): node for node in self.tensor(tensor).outputs}
         return list(unique.values())
 
+    def readers(self, tensor: str | Tensor) -> list[Node]:
+        """Nodes of the main graph that read the tensor, in a subgraph of theirs or directly."""
+        holders = self._find_holders()
+        readers = (holders.get(id(node), node) for node in self.tensor(tensor).outputs)
+        unique: dict[int, Node] = {id(node): node for node in readers}
+        return list(unique.values())
+
+    def reads(self, node: Node) -> list[Tensor]:
+        """Tensors of the main graph that the node reads, in a subgraph of its own or directly."""
+        holders = self._find_holders()
+        return [
+            tensor
+            for tensor in order.reads(node)
+            if not tensor.is_empty() and not any(id(w) in holders for w in tensor.inputs)
+        ]
+
     def is_output(self, tensor: str | Tensor) -> bool:
         """Whether the tensor leaves the graph."""
         name = tensor if isinstance(tensor, str) else tensor.name
@@ -287,6 +311,14 @@ class View:
         if found is None or found.element == onnx.TensorProto.UNDEFINED:
             return None
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(found.element))
+
+    def _find_holders(self) -> dict[int, Node]:
+        """The node of the main graph around each node inside a subgraph, by its identity."""
+        if self._holders is None:
+            self._holders = {
+                id(inner): node for node in self._surgeon.nodes for inner in order.inner_nodes(node)
+            }
+        return self._holders
 
     def _look_up(self) -> tuple[dict[str, Node], dict[str, Tensor]]:
         if self._index is None:

@@ -1,0 +1,107 @@
+"""A plan applied again: the same model, bit for bit, on another machine, without prices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from actcc.errors import ModelError, PlanError
+from actcc.graph import Graph, content_hash
+from actcc.graph.files import deliver, staging_folder
+from actcc.graph.fingerprint import first_difference, model_parts
+from actcc.normalize import normalize
+from actcc.pass_api import apply_candidates, select_passes, sites_of
+from actcc.plan import Plan, SitePlan
+from actcc.result import copy_of_original
+from actcc.site import Candidate, OfferedSite, Site
+
+
+def apply_plan(
+    model: str | Path,
+    plan: str | Path | Plan,
+    output: str | Path,
+    *,
+    plugins: Sequence[str | Path] = (),
+) -> Graph:
+    """Rewrite a model as a plan says, and write the file that the plan was verified with.
+
+    Args:
+        plan: a plan, or the path of its JSON.
+        plugins: files with the user's own passes that the plan uses.
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        ModelError: the model cannot be read, or the output cannot be written.
+        PlanError: the plan cannot be read, was made for another model, or other versions of the
+            libraries than those it was made with give another file. Nothing is written then.
+    """
+    source, target = Path(model), Path(output)
+    recipe = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
+    original = Graph.load(source)
+    difference = first_difference(recipe.model_parts, model_parts(original))
+    if difference:
+        raise PlanError(
+            f"{source}: not the model that the plan was made for ({recipe.model_name}): "
+            f"{difference}; give that model, or optimise this one"
+        )
+    if not target.parent.is_dir():
+        raise ModelError(f"{target}: folder '{target.parent}' does not exist; create it first")
+    with staging_folder(target.parent) as staging:
+        staged = staging / target.name
+        if recipe.rewritten:
+            graph = _rewritten(original, recipe, plugins)
+            graph.save(staged, external=original.external)
+        else:
+            graph = original
+            copy_of_original(source, original, staged)
+        if content_hash(Graph.load(staged)) != recipe.result_hash:
+            raise PlanError(
+                f"{source}: the plan gives another file here than where it was made"
+                f"{_other_versions(recipe.versions)}"
+            )
+        deliver(staged, target)
+    return graph
+
+
+def _rewritten(original: Graph, plan: Plan, plugins: Sequence[str | Path]) -> Graph:
+    names = {site.pass_name for site in plan.rewritten}
+    passes = [p for p in select_passes(None, plugins, also=sorted(names)) if p.name in names]
+    bound = original.with_input_shapes(plan.input_shapes)
+    graph = normalize(bound, skip=plan.skip).graph
+    places: dict[str, Site] = {}
+    for found in passes:
+        places |= {s.id: s for s in sites_of(graph, found) if isinstance(s, Site)}
+    chosen = [(_offered(site, places), site.chosen) for site in plan.rewritten]
+    return apply_candidates(graph, passes, chosen)
+
+
+def _offered(site: SitePlan, places: Mapping[str, Site]) -> OfferedSite:
+    place = places.get(site.id)
+    if place is None or place.nodes != site.nodes:
+        raise PlanError(
+            f"the plan rewrites '{site.id}', which pass '{site.pass_name}' does not find here; "
+            "was the plan made with another version of actcc or of the pass?"
+        )
+    exact = next((c.exact for c in site.candidates if c.name == site.chosen), None)
+    candidate = Candidate(site.chosen, exact)
+    return OfferedSite(place, site.pass_name, (candidate,))
+
+
+def _other_versions(made_with: Mapping[str, str]) -> str:
+    """What differs, for the message, and what to do."""
+    differing = []
+    for name, version in made_with.items():
+        if name == "python":
+            continue
+        try:
+            here = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            here = "not installed"
+        if here != version:
+            differing.append(f"{name} {version} (here {here})")
+    if differing:
+        return f"; it was made with {', '.join(differing)}: install those, or optimise again"
+    return ", though the versions are the same; optimise again on this machine"

@@ -1,0 +1,49 @@
+"""Presets: how much effort a run makes; every setting can be given by itself and then wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from actcc.errors import BudgetError
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a run may spend.
+
+    Attributes:
+        max_trials: plans that are rewritten and verified at most.
+        time_limit_s: no trial starts after this time.
+        estimate_samples: calibration samples that single sites are estimated on.
+    """
+
+    max_trials: int
+    time_limit_s: float
+    estimate_samples: int
+
+    def but(self, max_trials: int | None, time_limit_s: float | None) -> Effort:
+        """The same with what was asked for by name."""
+        return replace(
+            self,
+            max_trials=self.max_trials if max_trials is None else max_trials,
+            time_limit_s=self.time_limit_s if time_limit_s is None else time_limit_s,
+        )
+
+
+# One site at a time needs few samples: the ranking of sites is what counts (docs/how-it-works.md).
+PRESETS = {
+    "quick": Effort(max_trials=3, time_limit_s=120.0, estimate_samples=6),
+    "default": Effort(max_trials=8, time_limit_s=600.0, estimate_samples=16),
+    "thorough": Effort(max_trials=24, time_limit_s=3600.0, estimate_samples=64),
+}
+
+
+def load_preset(name: str) -> Effort:
+    """The preset of that name.
+
+    Raises:
+        BudgetError: there is none.
+    """
+    if name not in PRESETS:
+        raise BudgetError(f"no preset is named '{name}'; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]

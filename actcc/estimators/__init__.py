@@ -1,0 +1,32 @@
+"""Estimators: what each candidate loses, before a rewritten network is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from actcc.estimators.estimator import Estimator, NetworkLoss, Subject
+from actcc.estimators.fidelity import FidelityEstimator
+from actcc.estimators.macs import MacsEstimator
+from actcc.estimators.nn_mass import NnMassEstimator
+from actcc.estimators.noise import NoiseEstimator
+from actcc.estimators.nwot import NwotEstimator
+from actcc.estimators.zen import ZenEstimator
+
+ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
+    {
+        estimator.name: estimator
+        for estimator in (
+            FidelityEstimator(),
+            NoiseEstimator(),
+            NwotEstimator("nwot", "calibration data"),
+            NwotEstimator("nwot-noise", "nothing"),
+            ZenEstimator(),
+            NnMassEstimator(),
+            MacsEstimator(),
+        )
+    }
+)
+"""Those that need no measured plans, by name."""
+
+__all__ = ["ESTIMATORS", "Estimator", "NetworkLoss", "Subject"]

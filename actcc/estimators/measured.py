@@ -1,0 +1,120 @@
+"""Estimates that run networks: what some tensors become when a site, or a plan, is rewritten.
+
+The tensors may be the outputs, as for fidelity, or any others, as for scores of the network itself.
+One site at a time, `actcc.accuracy.estimate` runs no layer twice that the site does not change.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actcc.accuracy.estimate import (
+    Estimates,
+    Key,
+    Tally,
+    Task,
+    Yardstick,
+    ancestors,
+    merge,
+    plan_chunks,
+    run_task,
+)
+from actcc.calibration import SampleSet
+from actcc.estimators.estimator import Subject
+from actcc.graph import Graph, extract
+from actcc.runtime import run, session
+from actcc.tasks import map_tasks
+
+
+@dataclass(frozen=True)
+class MeasuredLoss:
+    """Runs a network on samples and holds tensors of it against the original's; picklable.
+
+    Attributes:
+        observed: names of the tensors.
+        yardstick: is given their values, sample by sample.
+    """
+
+    observed: tuple[str, ...]
+    samples: SampleSet
+    yardstick: Yardstick
+
+    def __call__(self, rewritten: Graph) -> float:
+        """See `actcc.estimators.estimator.NetworkLoss`."""
+        return run_through(rewritten, self.observed, self.samples, self.yardstick.tally())
+
+
+def run_through(
+    graph: Graph, observed: Sequence[str], samples: SampleSet, tally: Tally
+) -> float:
+    """Run all samples, count them in a tally, and return its loss.
+
+    Raises:
+        ModelError: the network cannot be run or cut at the tensors.
+    """
+    runner = session(observing(graph, observed))
+    wanted = {value.name for value in runner.get_inputs()}
+    for index in range(len(samples)):
+        feeds = {k: v for k, v in samples[index].inputs.items() if k in wanted}
+        tally.add(index, run(runner, feeds))
+    return tally.loss
+
+
+def observing(graph: Graph, observed: Sequence[str]) -> Graph:
+    """The part of a network that computes some tensors, which are its outputs.
+
+    Raises:
+        ModelError: the part has no static shapes, or control flow is in it.
+    """
+    if list(observed) == [tensor.name for tensor in graph.outputs]:
+        return graph
+    return extract(graph, ancestors(graph, observed), observed)
+
+
+def single_losses(subject: Subject, measured: MeasuredLoss, title: str) -> Estimates:
+    """What each approximate (site, function) loses alone, as the yardstick says.
+
+    A site that no observed tensor depends on loses nothing.
+    """
+    graph = observing(subject.graph, measured.observed)
+    upstream = {node.name for node in graph.nodes()}
+    seen = [site for site in subject.sites if not upstream.isdisjoint(site.site.nodes)]
+    chunks, failed = plan_chunks(subject.graph, seen, subject.passes)
+    with (
+        tempfile.TemporaryDirectory(prefix="actcc-estimates-") as folder,
+        subject.progress.stage(title, len(chunks)) as advance,
+    ):
+        path = Path(folder) / "normalized.onnx"
+        graph.save(path, external=subject.graph.external)
+        tasks = [
+            Task(
+                path,
+                graph.input_shapes,
+                chunk,
+                measured.samples,
+                measured.yardstick,
+                subject.enough_loss,
+            )
+            for chunk in chunks
+        ]
+        parts = map_tasks(subject.executor, run_task, tasks, advance, deadline=subject.deadline)
+        found = merge(parts)
+    wanted = [key for chunk in chunks for work in chunk for key in work.keys]
+    late = late_keys(subject, wanted, found)
+    behind = [site for site in subject.sites if upstream.isdisjoint(site.site.nodes)]
+    unseen = {(s.id, c.computes): 0.0 for s in behind for c in s.candidates if not c.exact}
+    return Estimates({**unseen, **found.losses}, {**late, **failed, **found.failed})
+
+
+def late_keys(subject: Subject, wanted: Sequence[Key], found: Estimates) -> dict[Key, str]:
+    """What was not estimated by the deadline, and that as the reason; said once."""
+    late = [key for key in wanted if key not in found.losses and key not in found.failed]
+    if late:
+        subject.progress.note(
+            f"time limit: {len(late)} of {len(wanted)} candidates were not estimated and are not "
+            "offered; raise --time-limit"
+        )
+    return dict.fromkeys(late, "the time limit came first; raise --time-limit")

@@ -1,0 +1,200 @@
+"""A job: everything that one run needs, loaded and checked before anything long begins."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from actcc.accuracy.built_in import load_metric
+from actcc.accuracy.metric import Metric
+from actcc.budget import Budget
+from actcc.calibration import Preprocessing, SampleSet, load_samples
+from actcc.calibration.labels import label_samples
+from actcc.errors import DataError, ModelError
+from actcc.graph import Graph, static_types
+from actcc.graph.files import staging_folder
+from actcc.pass_api import Pass, select_passes
+from actcc.progress import Progress, Silent
+from actcc.targets import Target, load_target
+from actcc.tasks import default_workers, process_pool
+
+Model = str | Path | onnx.ModelProto | Graph
+HELD_OUT_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Data:
+    """Calibration and evaluation samples.
+
+    Attributes:
+        calibration: what estimates see.
+        evaluation: what only the verification sees.
+    """
+
+    calibration: SampleSet
+    evaluation: SampleSet
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that one run needs, loaded and checked.
+
+    Attributes:
+        source: file of the model as it was given.
+        deadline: on `time.monotonic()`; no trial starts after it.
+        time_limit_s: what the deadline was made of.
+        staging: folder for trial files, on the same file system as the output; removed at the end.
+    """
+
+    source: Path
+    original: Graph
+    target: Target
+    budget: Budget
+    data: Data | None
+    metric: Metric
+    passes: Sequence[Pass]
+    skip: Sequence[str]
+    seed: int
+    executor: Executor
+    cache: bool
+    deadline: float
+    time_limit_s: float
+    staging: Path
+    progress: Progress
+
+
+@contextlib.contextmanager
+def open_job(
+    model: Model,
+    target: str | Path | Target,
+    *,
+    output: Path | None,
+    budget: Budget,
+    calibration: str | Path | SampleSet | None,
+    evaluation: str | Path | SampleSet | None,
+    preprocessing: str | Preprocessing | None,
+    samples: int | None,
+    labels: str | Path | None,
+    metric: str | Metric,
+    input_shapes: Mapping[str, Sequence[int]] | None,
+    passes: Sequence[Pass] | None,
+    plugins: Sequence[str | Path],
+    skip: Sequence[str],
+    also: Sequence[str],
+    time_limit_s: float,
+    seed: int,
+    workers: int | None,
+    executor: Executor | None,
+    cache: bool,
+    progress: Progress | None,
+) -> Iterator[Job]:
+    """A job with its worker processes and its staging folder; see `actcc.optimize`.
+
+    Args:
+        output: a file or folder to be; staging takes place beside it. None for nothing written.
+
+    Raises:
+        ActccError: bad input.
+    """
+    deadline = time.monotonic() + time_limit_s
+    with contextlib.ExitStack() as stack:
+        staging = stack.enter_context(_staging(output))
+        source = _source_file(model, staging)
+        bound = model.input_shapes if isinstance(model, Graph) else {}
+        original = Graph.load(source, {**bound, **(input_shapes or {})})
+        static_types(original)
+        judge = load_metric(metric) if isinstance(metric, str) else metric
+        data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
+        yield Job(
+            source=source,
+            original=original,
+            target=target if isinstance(target, Target) else load_target(target),
+            budget=budget,
+            data=_labelled(data, labels, judge),
+            metric=judge,
+            passes=select_passes(passes, plugins, skip, also),
+            skip=skip,
+            seed=seed,
+            executor=executor or stack.enter_context(process_pool(workers or default_workers())),
+            cache=cache,
+            deadline=deadline,
+            time_limit_s=time_limit_s,
+            staging=staging,
+            progress=progress or Silent(),
+        )
+
+
+@contextlib.contextmanager
+def _staging(output: Path | None) -> Iterator[Path]:
+    """Where trial files live: beside the output, so that the best can be renamed into place."""
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="actcc-") as folder:
+            yield Path(folder)
+        return
+    if not output.parent.is_dir():
+        raise ModelError(f"{output}: folder '{output.parent}' does not exist; create it first")
+    try:
+        with staging_folder(output.parent) as folder:
+            yield folder
+    except PermissionError as error:
+        raise ModelError(
+            f"{output}: '{output.parent}' cannot be written; choose another"
+        ) from error
+
+
+def _source_file(model: Model, staging: Path) -> Path:
+    if isinstance(model, str | Path):
+        return Path(model)
+    path = staging / "original.onnx"
+    graph = model if isinstance(model, Graph) else Graph.load(model)
+    graph.save(path, external=graph.external)
+    return path
+
+
+def _load_data(
+    graph: Graph,
+    calibration: str | Path | SampleSet | None,
+    evaluation: str | Path | SampleSet | None,
+    preprocessing: str | Preprocessing | None,
+    limit: int | None,
+    seed: int,
+) -> Data | None:
+    def load(spec: str | Path | SampleSet) -> SampleSet:
+        if isinstance(spec, SampleSet):
+            return spec if limit is None else spec.take(limit)
+        # Arrays and functions are ready to feed; where neither is a folder, loading refuses.
+        folders = any(
+            isinstance(p, str | Path) and Path(p).is_dir() for p in (calibration, evaluation)
+        )
+        chosen = preprocessing if Path(spec).is_dir() or not folders else None
+        return load_samples(spec, graph, chosen, limit=limit, seed=seed)
+
+    if calibration is None:
+        if evaluation is not None:
+            raise DataError("--eval without --calib: estimates need data too; give --calib")
+        return None
+    first = load(calibration)
+    if evaluation is not None:
+        return Data(first, load(evaluation))
+    if len(first) < 2:
+        raise DataError(f"{first.source}: 1 sample; at least 2 are needed, one to verify with")
+    return Data(*first.split(HELD_OUT_SHARE, seed))
+
+
+def _labelled(data: Data | None, labels: str | Path | None, metric: Metric) -> Data | None:
+    """The data with labels on what the verification sees."""
+    if data is None:
+        if metric.name != "fidelity" or labels is not None:
+            asking = "--labels" if labels is not None else "--metric"
+            raise DataError(f"{asking} needs data to be measured on; give --calib and --eval")
+        return None
+    if labels is None:
+        return data
+    return replace(data, evaluation=label_samples(data.evaluation, Path(labels)))

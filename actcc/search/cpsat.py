@@ -1,0 +1,97 @@
+"""`--search cpsat`: the best plan by prediction under an allowance that trials move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actcc.errors import InfeasibleError
+from actcc.program import within
+from actcc.search.space import Chosen, Space
+from actcc.selection import Solution, solve
+from actcc.site import KEEP
+from actcc.trials import Allowance, LatencyAllowance, Refused, Trial
+
+SOLVER_WORKERS = 2  # part of a plan's provenance: CP-SAT's answer may depend on it
+_SOLVE_LIMIT_S = 20.0
+
+
+class CpSat:
+    """The loop solve → rewrite → verify → tighten; see `actcc.trials`."""
+
+    def __init__(self, space: Space, seen: Sequence[Trial | Refused]) -> None:
+        self._space = space
+        self._allowance = _first_allowance(space, seen)
+        self._any_verified = any(isinstance(trial, Trial) for trial in seen)
+        self._exhausted = self._allowance.value <= 0
+
+    def propose(self) -> Chosen | None:
+        """See `Strategy`."""
+        if self._exhausted or self._allowance.settled:
+            return None
+        try:
+            return self._solve(self._allowance.value)
+        except InfeasibleError:
+            if self._any_verified:
+                return None  # the allowance was tightened past what can be reached
+            raise
+
+    def learn(self, trial: Trial | Refused, *, known: bool) -> None:
+        """See `Strategy`."""
+        held, spent = self._space.spent(trial)
+        self._any_verified |= isinstance(trial, Trial)
+        if known and held and self._allowance.value >= self._space.largest_loss:
+            self._exhausted = True  # everything that saves time is in the plan already
+            return
+        self._allowance.learn(held=held, spent=0.0 if known and held else spent)
+
+    def _solve(self, allowance: float) -> Chosen:
+        """The best plan under an allowance.
+
+        Where latency and memory cannot be met within it, the least loss that meets them is tried:
+        the measured drop decides, not the predicted one.
+
+        Raises:
+            InfeasibleError: no plan meets the budgets.
+        """
+        space = self._space
+        if space.most_accurate:
+            return solve_within(space, max_loss=None, max_latency_ns=allowance)
+        limit = space.latency_limit_ns
+        try:
+            return solve_within(space, max_loss=allowance, max_latency_ns=limit)
+        except InfeasibleError as error:
+            if "max_loss_ppm" not in error.nearest:  # names the user's budgets
+                return solve_within(space, max_loss=None, max_latency_ns=limit)
+            least = error.nearest["max_loss_ppm"] / 1e6
+            if space.metric == "fidelity" and least > space.allowed_drop:
+                least = space.allowed_drop
+            return solve_within(space, max_loss=least, max_latency_ns=limit)
+
+
+def solve_within(space: Space, *, max_loss: float | None, max_latency_ns: float | None) -> Chosen:
+    """The best plan by prediction within limits on loss, latency, and the space's memory budget.
+
+    Raises:
+        InfeasibleError: there is none.
+    """
+    limited = within(
+        space.problem,
+        max_loss=max_loss,
+        max_latency_ns=max_latency_ns,
+        max_peak_bytes=space.peak_limit_bytes,
+        most_accurate=space.most_accurate,
+    )
+    solution: Solution = solve(
+        limited, seed=space.seed, workers=SOLVER_WORKERS, time_limit_s=_SOLVE_LIMIT_S
+    )
+    return {site: name for site, name in solution.chosen.items() if name != KEEP}
+
+
+def _first_allowance(space: Space, seen: Sequence[Trial | Refused]) -> Allowance | LatencyAllowance:
+    limit = space.latency_limit_ns
+    if space.most_accurate and limit is not None:
+        return LatencyAllowance(limit)
+    known = [
+        (trial.predicted_loss, *space.spent(trial)) for trial in seen if isinstance(trial, Trial)
+    ]
+    return Allowance.warm(space.allowed_drop, known)

@@ -1,0 +1,135 @@
+"""What a search chooses from, and what a trial says about its budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from actcc.budget import Budget
+from actcc.program import Evidence, build_problem
+from actcc.selection import Option, Problem
+from actcc.selection.check import Totals, total
+from actcc.site import KEEP
+from actcc.trials import Refused, Trial
+
+Chosen = Mapping[str, str]
+"""Candidate by site id, without `keep`."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The sites with their options, and the budget that plans are to keep.
+
+    Attributes:
+        problem: the integer program without budgets.
+        metric: name of what accuracy is measured with.
+        original_latency_ns: of the model as it was given.
+        original_peak_bytes: None if it depends on data; known wherever memory has a budget.
+        seed: of every draw.
+    """
+
+    problem: Problem
+    budget: Budget
+    metric: str
+    original_latency_ns: float
+    original_peak_bytes: int | None
+    seed: int
+
+    @classmethod
+    def of(cls, evidence: Evidence, budget: Budget, metric: str, seed: int) -> Space:
+        """The space that the evidence opens."""
+        return cls(
+            build_problem(evidence),
+            budget,
+            metric,
+            evidence.original_latency_ns,
+            evidence.peak_bytes,
+            seed,
+        )
+
+    @property
+    def most_accurate(self) -> bool:
+        """Whether accuracy is the objective, and latency the budget."""
+        return self.budget.objective == "accuracy"
+
+    @property
+    def latency_limit_ns(self) -> float | None:
+        """The latency budget; None if there is none."""
+        limit = self.budget.max_latency
+        return None if limit is None else limit.against(self.original_latency_ns)
+
+    @property
+    def peak_limit_bytes(self) -> float | None:
+        """The memory budget; None if there is none."""
+        limit = self.budget.max_memory
+        return None if limit is None else limit.against(self.original_peak_bytes or 0)
+
+    @property
+    def allowed_drop(self) -> float:
+        """The accuracy budget as a share, at most 1."""
+        return min(self.budget.drop_limit.value, 1.0)
+
+    @cached_property
+    def savings(self) -> dict[str, tuple[Option, ...]]:
+        """By site, the options that save time; with a memory budget every option.
+
+        Sites without any are left out.
+        """
+        found = {
+            choice.id: tuple(
+                option
+                for option in choice.options
+                if option.name != KEEP
+                and (option.cost_ns < 0 or self.budget.max_memory is not None)
+            )
+            for choice in self.problem.choices
+        }
+        return {site: options for site, options in found.items() if options}
+
+    @cached_property
+    def largest_loss(self) -> float:
+        """Predicted loss of the plan that spends most, as a share."""
+        losses = (max(o.loss_ppm for o in choice.options) for choice in self.problem.choices)
+        return sum(losses) / 1e6
+
+    def without_conflicts(self, wishes: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """A plan of the wishes (site, option), earlier ones first; a node is claimed once.
+
+        A later wish for a site replaces an earlier one, unless others claim its nodes.
+        """
+        chosen: dict[str, str] = {}
+        owner: dict[str, str] = {}
+        for site, name in wishes:
+            claims = self.problem.options[site][name].claims
+            if any(owner.get(node, site) != site for node in claims):
+                continue
+            owner = {node: other for node, other in owner.items() if other != site}
+            owner.update(dict.fromkeys(claims, site))
+            chosen[site] = name
+        return chosen
+
+    def totals(self, chosen: Chosen) -> Totals:
+        """Predicted latency, loss and peak of a plan."""
+        everywhere = {choice.id: chosen.get(choice.id, KEEP) for choice in self.problem.choices}
+        return total(self.problem, everywhere)
+
+    def spent(self, trial: Trial | Refused) -> tuple[bool, float]:
+        """Whether a trial kept the budget that the search moves along, and its used share.
+
+        That is the accuracy budget, or the latency budget where accuracy is the objective. The
+        share may be negative, or infinite.
+        """
+        if isinstance(trial, Refused):
+            return False, math.inf
+        verdict = trial.verdict
+        if self.most_accurate and self.budget.max_latency is not None:
+            limit = self.budget.max_latency.against(verdict.latency.original_ns)
+            share = verdict.latency.result_ns / limit
+            return share <= 1.0, share
+        figures = verdict.accuracy
+        if figures is None or not figures.allowed_drop:
+            return verdict.holds, 1.0
+        share = figures.bound / figures.allowed_drop
+        return share <= 1.0, share

@@ -3,59 +3,42 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from actcc.accuracy.estimate import (
-    Estimates,
-    Task,
-    merge,
-    plan_chunks,
-    reference_outputs,
-    run_task,
-)
-from actcc.accuracy.fidelity import FidelityReference
+from actcc.accuracy.estimate import Estimates
 from actcc.budget import Budget
-from actcc.calibration import SampleSet
 from actcc.errors import BudgetError, ModelError
-from actcc.graph import Graph
-from actcc.pass_api import Pass
+from actcc.estimators import Subject
+from actcc.estimators.choice import choose_estimator
+from actcc.estimators.noise import value_ranges
+from actcc.estimators.record import default_folder
+from actcc.graph import Array, Graph
+from actcc.job import Data, Job
 from actcc.prices import Backend, Price
 from actcc.pricing import SitePrices, price_sites
 from actcc.program import Evidence
-from actcc.progress import Progress
 from actcc.selection import MemoryStep
 from actcc.site import Candidate, OfferedSite
 from actcc.site_memory import memory_steps
-from actcc.targets import Target
-from actcc.tasks import map_tasks
 
-# One site at a time needs few samples: the ranking of sites is what counts (see docs/how-it-works).
-ESTIMATE_SAMPLES = 16
 # A site that alone loses this many times the whole budget is of no use.
 _HOPELESS = 10.0
 
 
 def gather_evidence(
+    job: Job,
     baseline: Graph,
     graph: Graph,
     sites: Sequence[OfferedSite],
-    passes: Sequence[Pass],
-    target: Target,
-    budget: Budget,
-    calibration: SampleSet | None,
-    executor: Executor,
-    progress: Progress,
-    cache: bool,
     deadline: float = math.inf,
 ) -> Evidence:
     """Price every candidate, estimate every loss, time the network as it is.
 
     Args:
         baseline: the model as it was given; see `priced_baseline`.
+        graph: the normalized network.
         deadline: of the estimates, on `time.monotonic()`; what is not estimated by then is not
             offered.
 
@@ -65,17 +48,19 @@ def gather_evidence(
     """
     from actcc.price_cache import default_cache_path
 
-    with progress.stage("Timing the model"):
-        feeds = None if calibration is None else calibration[0].inputs
-        before, timing = target.backend.time_models([baseline, graph], feeds)
-    location: Path | None = default_cache_path() if cache else None
-    prices = price_sites(graph, sites, passes, target, executor, progress, location)
+    target, budget = job.target, job.budget
+    with job.progress.stage("Timing the model"):
+        before, timing = target.backend.time_models([baseline, graph], _feeds(job.data))
+    location: Path | None = default_cache_path() if job.cache else None
+    prices = price_sites(graph, sites, job.passes, target, job.executor, job.progress, location)
     estimates: Estimates | None = None
-    if calibration is not None:
+    estimator = job.estimator
+    if job.data is not None:
         worth = [_worth_estimating(site, prices[site.id], budget) for site in sites]
-        estimates = _estimate(
-            graph, worth, passes, budget, calibration, executor, progress, deadline
-        )
+        subject = _subject(job, job.data, graph, worth, deadline)
+        folder = default_folder() if job.cache else None
+        chosen = choose_estimator(estimator, subject, job.metric.name, folder)
+        estimates, estimator = chosen.losses(subject), chosen.name
     memory: tuple[MemoryStep, ...] = ()
     if budget.max_memory is not None:
         if before.peak_bytes is None:
@@ -83,11 +68,18 @@ def gather_evidence(
                 "--max-memory: sizes of tensors depend on data, so the peak is not known; "
                 "leave the memory budget out"
             )
-        with progress.stage("Sizing live memory"):
+        with job.progress.stage("Sizing live memory"):
             priced = [s for s in sites if any(isinstance(p, Price) for p in prices[s.id].values())]
-            memory = memory_steps(graph, priced, passes, target.backend)
+            memory = memory_steps(graph, priced, job.passes, target.backend)
     return Evidence(
-        sites, prices, estimates, before.latency_ns, timing.latency_ns, before.peak_bytes, memory
+        sites,
+        prices,
+        estimates,
+        before.latency_ns,
+        timing.latency_ns,
+        before.peak_bytes,
+        memory,
+        estimator,
     )
 
 
@@ -117,37 +109,23 @@ def _worth_estimating(site: OfferedSite, prices: SitePrices, budget: Budget) -> 
     return replace(site, candidates=tuple(c for c in site.candidates if may_be_chosen(c)))
 
 
-def _estimate(
-    graph: Graph,
-    sites: Sequence[OfferedSite],
-    passes: Sequence[Pass],
-    budget: Budget,
-    calibration: SampleSet,
-    executor: Executor,
-    progress: Progress,
-    deadline: float,
-) -> Estimates:
-    few = calibration.take(ESTIMATE_SAMPLES)
-    allowed = min(budget.drop_limit.value, 1.0)
-    chunks, failed = plan_chunks(graph, sites, passes)
-    with (
-        tempfile.TemporaryDirectory(prefix="actcc-estimates-") as folder,
-        progress.stage("Estimating accuracy", len(chunks)) as advance,
-    ):
-        path = Path(folder) / "normalized.onnx"
-        graph.save(path, external=graph.external)
-        reference = FidelityReference(reference_outputs(graph, few))
-        tasks = [
-            Task(path, graph.input_shapes, chunk, few, reference, _HOPELESS * allowed)
-            for chunk in chunks
-        ]
-        found = merge(map_tasks(executor, run_task, tasks, advance, deadline=deadline))
-    wanted = [key for chunk in chunks for work in chunk for key in work.keys]
-    late = [key for key in wanted if key not in found.losses and key not in found.failed]
-    if late:
-        progress.note(
-            f"time limit: {len(late)} of {len(wanted)} candidates were not estimated and are not "
-            "offered; raise --time-limit"
-        )
-    reason = "the time limit came first; raise --time-limit"
-    return Estimates(found.losses, {**dict.fromkeys(late, reason), **failed, **found.failed})
+def _feeds(data: Data | None) -> Mapping[str, Array] | None:
+    """A sample to time with; None where there is none."""
+    return None if data is None else (data.calibration or data.evaluation)[0].inputs
+
+
+def _subject(
+    job: Job, data: Data, graph: Graph, sites: Sequence[OfferedSite], deadline: float
+) -> Subject:
+    return Subject(
+        graph,
+        sites,
+        job.passes,
+        data.calibration,
+        job.executor,
+        value_ranges(data.calibration or data.evaluation),
+        job.seed,
+        _HOPELESS * min(job.budget.drop_limit.value, 1.0),
+        deadline,
+        job.progress,
+    )

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from actcc.budget import Amount
@@ -74,17 +74,19 @@ class Point:
         """The point in figures.
 
         Raises:
-            ModelError: the plan has no accuracy.
+            ModelError: the plan has no latency or no accuracy.
         """
-        plan, accuracy = self.plan, self.plan.accuracy
-        if accuracy is None:
-            raise ModelError(f"{plan.model_name}: a plan without accuracy has no place on a front")
+        plan, latency, accuracy = self.plan, self.plan.latency, self.plan.accuracy
+        if latency is None or accuracy is None:
+            raise ModelError(
+                f"{plan.model_name}: a plan without latency or accuracy has no place on a front"
+            )
         return Row(
             budget="" if self.budget is None else str(self.budget),
-            latency_ms=plan.latency.result_ns / 1e6,
-            latency_ratio=plan.latency.ratio,
-            latency_noise=plan.latency.ratio_noise,
-            latency_source=plan.latency.source,
+            latency_ms=latency.result_ns / 1e6,
+            latency_ratio=latency.ratio,
+            latency_noise=latency.ratio_noise,
+            latency_source=latency.source,
             metric=accuracy.metric,
             value=accuracy.result,
             drop=accuracy.drop,
@@ -120,10 +122,6 @@ class Front:
     def rows(self) -> tuple[Row, ...]:
         """The points in figures."""
         return tuple(point.row for point in self.points)
-
-    def with_stage_seconds(self, seconds: Mapping[str, float]) -> Front:
-        """The same front with the wall time of each stage."""
-        return replace(self, stage_seconds=dict(seconds))
 
     def to_csv(self) -> str:
         """A header and a line for each point; the columns are the attributes of `Row`."""

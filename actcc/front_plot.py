@@ -86,7 +86,7 @@ def _draw_points(axes: Any, rows: Sequence[Row]) -> None:
         color=_FRONT,
         linewidth=1.0,
         alpha=0.6,
-        drawstyle="steps-post",
+        drawstyle="steps-pre",
         zorder=2,
     )
     for row in rows[1:]:
@@ -105,7 +105,7 @@ def _draw_points(axes: Any, rows: Sequence[Row]) -> None:
         axes.annotate(
             f"≤ {row.budget}",
             (row.latency_ms, row.value),
-            xytext=(6, 6),
+            xytext=(6, -11),
             textcoords="offset points",
             fontsize=8,
             color=_INK,

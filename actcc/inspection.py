@@ -16,6 +16,7 @@ from actcc.pass_api import discover, find_sites, select_passes
 from actcc.prices import LayerTime, Source
 from actcc.site import Refusal
 from actcc.targets import Target, load_target
+from actcc.validity import require_valid
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def inspect_model(
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     original = Graph.load(model, input_shapes)
+    require_valid(Path(model), original.opset)
     static_types(original)
     graph = normalize(original).graph
     rows = Counter(

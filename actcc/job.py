@@ -18,12 +18,14 @@ from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.calibration.labels import label_samples
 from actcc.errors import DataError, ModelError
+from actcc.estimators.choice import check_estimator, works_without_calibration
 from actcc.graph import Graph, static_types
 from actcc.graph.files import staging_folder
 from actcc.pass_api import Pass, select_passes
-from actcc.progress import Progress, Silent
+from actcc.progress import Progress, Silent, Timed
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool
+from actcc.validity import require_valid
 
 Model = str | Path | onnx.ModelProto | Graph
 HELD_OUT_SHARE = 0.4
@@ -34,11 +36,11 @@ class Data:
     """Calibration and evaluation samples.
 
     Attributes:
-        calibration: what estimates see.
+        calibration: what estimates see; None for estimators that need none.
         evaluation: what only the verification sees.
     """
 
-    calibration: SampleSet
+    calibration: SampleSet | None
     evaluation: SampleSet
 
 
@@ -48,6 +50,7 @@ class Job:
 
     Attributes:
         source: file of the model as it was given.
+        estimator: name of what losses are estimated by.
         deadline: on `time.monotonic()`; no trial starts after it.
         time_limit_s: what the deadline was made of.
         staging: folder for trial files, on the same file system as the output; removed at the end.
@@ -59,6 +62,7 @@ class Job:
     budget: Budget
     data: Data | None
     metric: Metric
+    estimator: str
     passes: Sequence[Pass]
     skip: Sequence[str]
     seed: int
@@ -67,7 +71,7 @@ class Job:
     deadline: float
     time_limit_s: float
     staging: Path
-    progress: Progress
+    progress: Timed
 
 
 @contextlib.contextmanager
@@ -94,6 +98,7 @@ def open_job(
     executor: Executor | None,
     cache: bool,
     progress: Progress | None,
+    estimator: str = "fidelity",
 ) -> Iterator[Job]:
     """A job with its worker processes and its staging folder; see `actcc.optimize`.
 
@@ -109,9 +114,13 @@ def open_job(
         source = _source_file(model, staging)
         bound = model.input_shapes if isinstance(model, Graph) else {}
         original = Graph.load(source, {**bound, **(input_shapes or {})})
+        require_valid(source, original.opset)
         static_types(original)
         judge = load_metric(metric) if isinstance(metric, str) else metric
-        data = _load_data(original, calibration, evaluation, preprocessing, samples, seed)
+        check_estimator(estimator)
+        data = _load_data(
+            original, calibration, evaluation, preprocessing, samples, seed, estimator
+        )
         yield Job(
             source=source,
             original=original,
@@ -119,6 +128,7 @@ def open_job(
             budget=budget,
             data=_labelled(data, labels, judge),
             metric=judge,
+            estimator=estimator,
             passes=select_passes(passes, plugins, skip, also),
             skip=skip,
             seed=seed,
@@ -127,7 +137,7 @@ def open_job(
             deadline=deadline,
             time_limit_s=time_limit_s,
             staging=staging,
-            progress=progress or Silent(),
+            progress=Timed(progress or Silent()),
         )
 
 
@@ -165,6 +175,7 @@ def _load_data(
     preprocessing: str | Preprocessing | None,
     limit: int | None,
     seed: int,
+    estimator: str,
 ) -> Data | None:
     def load(spec: str | Path | SampleSet) -> SampleSet:
         if isinstance(spec, SampleSet):
@@ -177,9 +188,14 @@ def _load_data(
         return load_samples(spec, graph, chosen, limit=limit, seed=seed)
 
     if calibration is None:
-        if evaluation is not None:
-            raise DataError("--eval without --calib: estimates need data too; give --calib")
-        return None
+        if evaluation is None:
+            return None
+        if not works_without_calibration(estimator):
+            raise DataError(
+                f"--eval without --calib: estimator '{estimator}' needs data too; give --calib, or "
+                "choose one that needs none, such as --estimator noise"
+            )
+        return Data(None, load(evaluation))
     first = load(calibration)
     if evaluation is not None:
         return Data(first, load(evaluation))

@@ -139,7 +139,7 @@ def compile_time_tensors(graph: Graph) -> frozenset[str]:
     for node in graph.nodes():
         depends = any(tensor.name in computed for tensor in _read_by(node))
         random = not node.inputs and node.op != "Constant"
-        names = [tensor.name for tensor in node.outputs]
+        names = [tensor.name for tensor in node.outputs if not tensor.is_empty()]
         if node.op in ("Shape", "Size") or not (depends or random):
             known += names
         else:
@@ -171,6 +171,8 @@ class _Storage:
                 continue
             source = str(node.inputs[0].name) if node.op in sharing and node.inputs else ""
             for position, tensor in enumerate(node.outputs):
+                if tensor.is_empty():
+                    continue  # an optional output that is left out
                 # The mask of a Dropout and the like are tensors of their own.
                 shares = position == 0 and source in self._roots
                 root = self._roots[source] if shares else tensor.name

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 from actcc.errors import ActccError, ModelError
 from actcc.graph import Array, Graph, Interface, verify
-from actcc.graph.compare import Outputs, compare_outputs
+from actcc.graph.compare import Outputs, compare_outputs, rounding_tolerance
 from actcc.graph.files import EXTERNAL_DATA_THRESHOLD
 from actcc.pass_api import NormalizingPass
 from actcc.runtime import random_feeds, run, session
 
 _NAME = "normalize"
 _TOLERANCE = 1e-5
-# Exact rewrites round anew, each for itself; a model whose own rounding shows may differ more.
-_ROUNDINGS = 8.0
-_MOST_ROUNDING = 1e-3  # of fp16; int8 models flip whole steps in the runtime's optimisations only
 _SEED = 0
 
 Note = tuple[str, str]
@@ -170,8 +167,8 @@ class _Judge:
             return str(error)
         if compare_outputs(outputs, again).worst_relative > 0:
             return "it gives other outputs each time it is run"
-        rounding = min(compare_outputs(outputs, fused).worst_relative, _MOST_ROUNDING)
-        return cls(original, samples, outputs, max(_TOLERANCE, _ROUNDINGS * rounding))
+        tolerance = max(_TOLERANCE, rounding_tolerance(outputs, fused))
+        return cls(original, samples, outputs, tolerance)
 
     def accepts(self, graph: Graph) -> bool:
         """Whether the graph runs and its outputs agree."""

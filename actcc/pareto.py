@@ -1,9 +1,9 @@
 """`pareto_front()`: the fastest verified plan for each of several accuracy budgets.
 
 All budgets share what is known before the first trial, and all trials: a plan that was verified
-serves every budget that it keeps. Budgets are taken from the smallest to the largest, each with an
+serves every budget that it keeps. Budgets are taken from the largest to the smallest, each with an
 even share of the trials that are left, and each search starts from what the trials before it have
-measured.
+measured: large steps under a large budget show where the smaller ones are to look.
 """
 
 from __future__ import annotations
@@ -125,22 +125,22 @@ def pareto_front(
             points=_points(prepared, verifiers, timed, trials, folder),
             empty=tuple(drop for drop in limits if drop not in timed.trials),
             trials=tuple(trial_figures(trial) for trial in trials.done),
-            stage_seconds={},
+            stage_seconds=dict(job.progress.seconds),
         )
 
 
 def explore(
     prepared: Prepared, verifiers: Mapping[Amount, Verifier], trials: Trials, search: str
 ) -> None:
-    """Fill `trials` with plans for all budgets, the smallest first.
+    """Fill `trials` with plans for all budgets, the largest first.
 
     Args:
-        verifiers: by budget.
-        trials: in the end with the verdicts of the last budget; see `Verifier.judge`.
+        verifiers: by budget, the smallest first.
+        trials: in the end with verdicts under the largest budget.
     """
-    name = "model.onnx"
+    largest_first = list(verifiers.values())[::-1]
     with prepared.job.progress.stage("Solving and verifying", trials.most) as advance:
-        for index, verifier in enumerate(verifiers.values()):
+        for index, verifier in enumerate(largest_first):
             left = len(verifiers) - index
             share = math.ceil((trials.most - len(trials.done)) / left)
             now = time.monotonic()
@@ -152,9 +152,10 @@ def explore(
                 list(trials.refused),
             )
             try:
-                prepared.search(verifier, own, name).run(search, advance)
+                prepared.search(verifier, own, "model.onnx").run(search, advance)
             finally:  # an interruption loses no trial
-                trials.done, trials.refused = own.done, own.refused
+                trials.done = judged(largest_first[0], own.done)
+                trials.refused = own.refused
 
 
 def judged(verifier: Verifier, trials: Sequence[Trial]) -> list[Trial]:
@@ -220,7 +221,7 @@ def _timed_together(prepared: Prepared, found: Mapping[Amount, Trial]) -> _Timed
     verifier = prepared.verifier
     with prepared.job.progress.stage("Timing the front"):
         graphs = [Graph.load(trial.path, verifier.input_shapes) for trial in found.values()]
-        before, *after = verifier.target.backend.time_models([verifier.baseline, *graphs])
+        before, *after = verifier.time(graphs)
     original = LatencyFigures(before.latency_ns, before.latency_ns, 1.0, 0.0, before.source)
     kept: dict[Amount, Trial] = {}
     least = 1.0

@@ -18,6 +18,7 @@ from actcc.normalize import Normalized, normalize
 from actcc.pass_api import Pass, Survey, find_sites
 from actcc.program import Evidence
 from actcc.progress import Progress
+from actcc.report import report_path
 from actcc.result import Outcome, Result, finish, plan_path
 from actcc.search import Search, check_strategy, search_plans
 from actcc.targets import Target
@@ -45,6 +46,7 @@ def optimize(
     plugins: Sequence[str | Path] = (),
     skip: Sequence[str] = (),
     also: Sequence[str] = (),
+    estimator: str = "fidelity",
     search: str = "cpsat",
     max_trials: int = 8,
     time_limit_s: float = 600.0,
@@ -74,6 +76,8 @@ def optimize(
         passes: None for all that are built in, installed or in `plugins`.
         skip: names of passes, normalizing ones included, to leave out.
         also: names of passes that run only when asked for.
+        estimator: what losses are estimated by before anything is measured: `fidelity` on
+            calibration data, one of `actcc.estimators`, or `auto` for the best by a ranking.
         search: how plans are proposed: `cpsat`, or for comparison `greedy`, `random`, `optuna`.
         max_trials: plans that are rewritten and verified at most.
         time_limit_s: no trial starts after this time, and no estimate after half of it.
@@ -108,6 +112,7 @@ def optimize(
         executor=executor,
         cache=cache,
         progress=progress,
+        estimator=estimator,
     ) as job:
         surveyed = survey_model(job)
         try:
@@ -145,6 +150,7 @@ class Surveyed:
             Trials(0, job.deadline, job.budget.objective),
             self.verifier,
             tuple(job.skip),
+            job.progress.seconds,
             reason,
         )
 
@@ -179,6 +185,7 @@ class Prepared:
             trials,
             self.verifier,
             tuple(job.skip),
+            job.progress.seconds,
         )
 
 
@@ -231,23 +238,17 @@ def price_model(surveyed: Surveyed) -> Prepared:
     """
     job, normalized, survey = surveyed.job, surveyed.normalized, surveyed.survey
     evidence = gather_evidence(
+        job,
         surveyed.baseline,
         normalized.graph,
         survey.sites,
-        job.passes,
-        job.target,
-        job.budget,
-        None if job.data is None else job.data.calibration,
-        job.executor,
-        job.progress,
-        job.cache,
         job.deadline - TIME_FOR_TRIALS * job.time_limit_s,
     )
     return Prepared(job, normalized, survey, evidence, surveyed.verifier)
 
 
 def _output_path(output: str | Path) -> Path:
-    for path in (Path(output), plan_path(Path(output))):
+    for path in (Path(output), plan_path(Path(output)), report_path(Path(output))):
         if path.is_dir():
             raise ModelError(f"{path}: is a folder; choose another output")
     return Path(output)

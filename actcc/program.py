@@ -28,6 +28,7 @@ class Evidence:
         base_latency_ns: of the normalized network with `keep` everywhere, in the same run.
         peak_bytes: peak of the original's activations; None if it depends on data.
         memory: live bytes by schedule step and candidate; empty without a memory budget.
+        estimator: what the losses were estimated by.
     """
 
     sites: Sequence[OfferedSite]
@@ -37,6 +38,7 @@ class Evidence:
     base_latency_ns: float
     peak_bytes: int | None
     memory: tuple[MemoryStep, ...] = ()
+    estimator: str = "fidelity"
 
     def figures(self, site: OfferedSite, candidate: Candidate) -> CandidateFigures:
         """Price and loss of a candidate; `reason` is set if it cannot be offered."""
@@ -117,8 +119,9 @@ def site_plans(evidence: Evidence, chosen: Mapping[str, str]) -> tuple[SitePlan,
         name = chosen.get(site.id, KEEP)
         figures = [evidence.figures(site, candidate) for candidate in site.candidates]
         best = next((f for f in figures if f.name == name), None)
+        estimator = evidence.estimator
         explained = tuple(
-            f if f.reason or f.name == name else replace(f, reason=_why_not(f, best))
+            f if f.reason or f.name == name else replace(f, reason=_why_not(f, best, estimator))
             for f in figures
         )
         plans.append(_site_plan(site, name, explained))
@@ -146,23 +149,23 @@ def _site_plan(
 ) -> SitePlan:
     place = site.site
     spelling = str(place.facts.get("spelling", ""))
-    return SitePlan(
-        site.id, site.pass_name, place.kind, spelling, place.nodes, chosen, candidates
-    )
+    return SitePlan(site.id, site.pass_name, place.kind, spelling, place.nodes, chosen, candidates)
 
 
-def _why_not(figures: CandidateFigures, best: CandidateFigures | None) -> str:
+def _why_not(figures: CandidateFigures, best: CandidateFigures | None, estimator: str) -> str:
     difference, noise = figures.difference_ns or 0.0, figures.noise_ns or 0.0
     if difference >= 0:
         return _no_faster(difference, noise)
     if best is not None and (best.difference_ns or 0.0) <= difference:
         return f"{best.name} saves as much and loses no more"
-    loss = share_of_fidelity(figures.loss or 0.0)
+    loss = share_of_loss(figures.loss or 0.0, estimator)
     return f"saves {-difference / 1e3:.1f} µs for {loss}: spent better elsewhere"
 
 
-def share_of_fidelity(loss: float) -> str:
-    """A loss for people."""
+def share_of_loss(loss: float, estimator: str) -> str:
+    """A loss for people; other estimators than fidelity say nothing but which loss is larger."""
+    if estimator != "fidelity":
+        return f"{100 * loss:.3g} by the estimator {estimator}"
     return "all of the fidelity" if loss >= 1.0 else f"{100 * loss:.3g} % of the fidelity"
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -46,6 +46,7 @@ class Outcome:
     trials: Trials
     verifier: Verifier
     skip: tuple[str, ...]
+    stage_seconds: Mapping[str, float]
     unpriced: str = ""
 
 
@@ -100,10 +101,6 @@ class Result:
                 counts[site.change] = counts.get(site.change, 0) + 1
         return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
 
-    def with_stage_seconds(self, seconds: Mapping[str, float]) -> Result:
-        """The same result with the wall time of each stage."""
-        return replace(self, stage_seconds=dict(seconds))
-
 
 def plan_path(output: Path) -> Path:
     """Where the plan of an output goes."""
@@ -116,13 +113,7 @@ def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
     chosen_file = outcome.source if best is None else best.path
     graph = Graph.load(chosen_file, outcome.verifier.input_shapes)
     plan = make_plan(outcome, best, graph)
-    if output is not None:
-        if best is None:
-            chosen_file = copy_of_original(outcome.source, graph, staging / output.name)
-        plan.save(staging / "plan.json")
-        deliver(chosen_file, output)
-        os.replace(staging / "plan.json", plan_path(output))
-    return Result(
+    result = Result(
         status="unchanged" if best is None else "optimized",
         reason=_reason(outcome, best),
         plan=plan,
@@ -130,8 +121,28 @@ def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
         output=output,
         trials=tuple(trial_figures(trial) for trial in outcome.trials.done),
         refusals=outcome.survey.refusals,
-        stage_seconds={},
+        stage_seconds=dict(outcome.stage_seconds),
     )
+    if output is not None:
+        if best is None:
+            chosen_file = copy_of_original(outcome.source, graph, staging / output.name)
+        _put_in_place(outcome, result, chosen_file, output, staging)
+    return result
+
+
+def _put_in_place(
+    outcome: Outcome, result: Result, model: Path, output: Path, staging: Path
+) -> None:
+    """Model, plan and report under their names; all are written before the first is renamed."""
+    from actcc.report import report_path, write_report
+
+    plan, report = staging / "plan.json", staging / "report.html"
+    result.plan.save(plan)
+    original = Graph.load(outcome.source, outcome.verifier.input_shapes)
+    write_report(result, original, report, network=outcome.normalized.graph)
+    deliver(model, output)
+    os.replace(plan, plan_path(output))
+    os.replace(report, report_path(output))
 
 
 def copy_of_original(source: Path, graph: Graph, copy: Path) -> Path:
@@ -151,7 +162,7 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
     if outcome.unpriced:
         return f"{outcome.verifier.target.name} cannot price the model: {outcome.unpriced}"
     if not outcome.survey.sites:
-        return f"no site with a candidate was found{_commonest(outcome.survey)}"
+        return f"no site with a candidate was found{_commonest(outcome.survey)}{_refused(outcome)}"
     holding = [trial for trial in done if trial.verdict.holds]
     if holding:
         ratio = min(trial.verdict.latency.ratio for trial in holding)
@@ -161,6 +172,12 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
         )
     failures = [t.verdict.failures[0] for t in done] + [t.reason for t in outcome.trials.refused]
     return f"no plan kept the budgets: {failures[-1]}" if failures else "no plan was tried"
+
+
+def _refused(outcome: Outcome) -> str:
+    """What stood against the normalized network, where that alone was tried and refused."""
+    refused = outcome.trials.refused
+    return f"; the normalized network was refused: {refused[-1].reason}" if refused else ""
 
 
 def _commonest(survey: Survey) -> str:
@@ -216,7 +233,8 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
         seed=verifier.seed,
         versions={name: metadata.version(name) for name in _VERSIONS}
         | {"python": platform.python_version()},
-        settings=_settings(verifier),
+        settings=_settings(verifier)
+        | ({"estimator": outcome.evidence.estimator} if outcome.evidence else {}),
         normalized=() if best is None else outcome.normalized.notes,
         sites=(
             unpriced_site_plans(outcome.survey.sites, outcome.unpriced)

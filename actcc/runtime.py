@@ -73,7 +73,7 @@ def session(
             )
         except Exception as error:  # the runtime raises a dozen unrelated types
             raise ModelError(
-                f"ONNX Runtime cannot load the model ({_one_line(error)}); "
+                f"ONNX Runtime cannot load the model ({one_line(error)}); "
                 "check that it runs in ONNX Runtime before optimising it"
             ) from error
 
@@ -101,7 +101,7 @@ def run(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         values = session.run(names, dict(feeds))
     except Exception as error:  # the runtime raises a dozen unrelated types
         raise ModelError(
-            f"ONNX Runtime cannot run the model ({_one_line(error)}); "
+            f"ONNX Runtime cannot run the model ({one_line(error)}); "
             "check the shapes and types that are fed"
         ) from error
     return dict(zip(names, values, strict=True))
@@ -147,6 +147,11 @@ def _random_values(name: str, found: Any, generator: np.random.Generator) -> Arr
 _NO_NUMBERS = (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The error's message in one line of bearable length.
+
+    Of an error inside subgraphs, which names every node around it, the innermost.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
-    return text[:_LONGEST_REASON]
+    _, inside, innermost = text.rpartition("returned while running ")
+    return (f"in {innermost}" if inside else text)[:_LONGEST_REASON]

@@ -21,7 +21,7 @@ class Site:
 
     Attributes:
         nodes: names of the nodes that a candidate rewrites (it *claims* them).
-        reads: the tensor that enters.
+        reads: the tensor that enters; the first, where several do.
         writes: the tensor that leaves; it keeps its name under every candidate.
         kind: what is there, for tables: "Silu", "inverted residual".
         facts: what the pass wants to remember of it; JSON values.

@@ -24,7 +24,7 @@ def memory_steps(
     """One step for each site, and one for the highest step outside all sites."""
     live = dict(backend.memory(graph).steps)
     by_name = {found.name: found for found in passes}
-    parts = {offered.id: _with_writer(graph, offered) for offered in sites}
+    parts = {offered.id: _with_writers(graph, offered) for offered in sites}
     around = {name for nodes in parts.values() for name in nodes}
     outside = max((size for name, size in live.items() if name not in around), default=0)
     steps = [MemoryStep("outside all sites", outside, ())]
@@ -37,11 +37,13 @@ def memory_steps(
     return tuple(steps)
 
 
-def _with_writer(graph: Graph, offered: OfferedSite) -> set[str]:
-    """The site and the layer that feeds it, into which it may fuse."""
-    writer = graph.producer(offered.site.reads)
-    fuses = writer is not None and not holds_subgraph(writer)
-    return {*offered.site.nodes, *((writer.name,) if writer is not None and fuses else ())}
+def _with_writers(graph: Graph, offered: OfferedSite) -> set[str]:
+    """The site and the layers that feed it, into which it may fuse."""
+    nodes = [graph.node(name) for name in offered.site.nodes]
+    read = [tensor for node in nodes for tensor in node.inputs if not tensor.is_empty()]
+    writers = [graph.producer(tensor) for tensor in read]
+    layers = {node.name for node in writers if node is not None and not holds_subgraph(node)}
+    return {*offered.site.nodes, *layers}
 
 
 def _local_peaks(

@@ -142,8 +142,9 @@ class AnalyticBackend:
         placement = Placement(
             types=graph.types,
             outside=_spilled(steps, self.settings.sram.bytes),
-            interface={tensor.name for tensor in graph.outputs} if interface else (),
+            interface=program.outputs if interface else (),
             on_host=_between_host_operations(graph, program),
+            channels_last=program.channels_last,
         )
         rows = [
             (operation, operation_cycles(operation, self.settings, placement))

@@ -27,7 +27,7 @@ from actcc.backends.onnx_session import (
 )
 from actcc.backends.onnx_session import Source as SessionSource
 from actcc.errors import ActccError, ModelError, TargetError
-from actcc.graph import Graph, structure_hash
+from actcc.graph import Array, Graph, structure_hash
 from actcc.latency_models import Profile
 from actcc.memory import MemoryProfile, peak_memory
 from actcc.prices import LayerTime, Price, PriceQuery, Source, Timing, Unpriced

@@ -23,10 +23,10 @@ from actcc.errors import ModelError, PricingError, TargetError
 from actcc.graph import Array, Graph
 from actcc.graph.files import EXTERNAL_DATA_THRESHOLD, weight_bytes, write_model
 from actcc.latency_models import Profile
+from actcc.runtime import one_line
 
 Source = bytes | str
 _FATAL_ONLY = 4  # ORT_LOGGING_LEVEL_FATAL: errors come as exceptions and are said once
-_LONGEST_REASON = 300
 _CPU = "CPUExecutionProvider"
 _COARSEST_CLOCK_S = 1e-6
 
@@ -261,8 +261,3 @@ def bound_run(session: Any, values: Mapping[str, Any]) -> Callable[[], object]:
             "give samples that make sense to it with --calib"
         ) from error
     return run
-
-
-def one_line(error: Exception) -> str:
-    """The error's message in one line of bearable length."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_REASON]

@@ -67,12 +67,14 @@ class Placement:
         outside: feature maps in the memory outside the chip.
         interface: outputs of the network, in the host's layout.
         on_host: feature maps that only the host writes or reads.
+        channels_last: feature maps whose last axis is that of the channels.
     """
 
     types: Mapping[str, TensorType]
     outside: Collection[str] = ()
     interface: Collection[str] = ()
     on_host: Collection[str] = ()
+    channels_last: Collection[str] = ()
 
 
 def operation_cycles(operation: Operation, settings: NpuSettings, placement: Placement) -> Cycles:
@@ -189,7 +191,8 @@ class _Costing:
         """Elements with those that fill up the last brick of channels."""
         elements = self._elements(name)
         shape: Sequence[object] = self._placement.types[name].shape or ()
-        channels = shape[1] if len(shape) > 1 else None
+        axis = -1 if name in self._placement.channels_last else 1
+        channels = shape[axis] if len(shape) > 1 else None
         if not isinstance(channels, int) or channels < 1:
             return elements
         return elements // channels * _round_up(channels, self._settings.blocks.stored_channels)

@@ -18,6 +18,7 @@ from actcc.memory import compile_time_tensors
 HOST = "host"
 _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
 _ONNX_DOMAINS = (None, "", "ai.onnx")
+_TO_CHANNELS_LAST = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,15 @@ class Program:
         operations: in topological order; what is free is not among them.
         scratch: elements that a node needs for itself, by node name, where one node is run as
             several passes.
+        outputs: feature maps that leave the network, by the name that they had when they were
+            written.
+        channels_last: feature maps whose last axis is that of the channels, not the second.
     """
 
     operations: tuple[Operation, ...]
     scratch: Mapping[str, int]
+    outputs: frozenset[str]
+    channels_last: frozenset[str]
 
     @property
     def fused(self) -> list[tuple[str, ...]]:
@@ -103,7 +109,23 @@ class _Lowering:
                     self._add_activation(match, rule)
             elif not all(tensor.name in self._constants for tensor in node.outputs):
                 self._add_node(node)
-        return Program(tuple(self._operations), self._scratch)
+        outputs = frozenset(self._root(name) for name in self._outputs)
+        return Program(tuple(self._operations), self._scratch, outputs, self._channels_last())
+
+    def _channels_last(self) -> frozenset[str]:
+        """Tensors behind a Transpose that disappears, up to one that turns them back.
+
+        Such a Transpose moves nothing: the channels stay the innermost axis on the device.
+        """
+        found: set[str] = set()
+        for node in self._graph.nodes():
+            if not any(tensor.name in found for tensor in node.inputs):
+                last = self._disappears(node) and tuple(node.attrs["perm"]) == _TO_CHANNELS_LAST
+            else:
+                last = node.op not in ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+            if last:
+                found.update(tensor.name for tensor in node.outputs)
+        return frozenset(found)
 
     def _rule(self, match: Match) -> ActivationRule | None:
         rule = self._settings.activations.get(match.activation.name)

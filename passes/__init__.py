@@ -9,6 +9,7 @@ from actcc.passes.fold_batch_norm import FoldBatchNorm
 from actcc.passes.fold_constants import FoldConstants
 from actcc.passes.freeze_initializers import FreezeInitializers
 from actcc.passes.inline_functions import InlineFunctions
+from actcc.passes.move_activation import MoveActivation
 from actcc.passes.remove_identity import RemoveIdentity
 from actcc.passes.simplify import Simplify
 from actcc.passes.swap_activation import SwapActivation
@@ -16,7 +17,7 @@ from actcc.passes.swap_activation import SwapActivation
 if TYPE_CHECKING:
     from actcc.pass_api import NormalizingPass, Pass
 
-BUILT_IN: tuple[type[Pass], ...] = (SwapActivation, DropActivation)
+BUILT_IN: tuple[type[Pass], ...] = (SwapActivation, MoveActivation, DropActivation)
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.
 NORMALIZING: tuple[type[NormalizingPass], ...] = (

@@ -171,19 +171,48 @@ def _gathered(graph: Graph, join: Node, sites: Sequence[Site]) -> Site | Refusal
 
 
 def _gaps_behind(graph: Graph, site: Site) -> list[Site]:
-    """Let the path move what the activation read; an Identity takes the activation's place."""
+    """Let the path move what the activation reads; an Identity takes the activation's place."""
     path = _path(graph, site)
     data = [_source(graph, tensor, site) for tensor in moved_data(path[0])]
-    moved = _copies(graph, path, data)
+    (moved,) = _moved(graph, path, data)
     return [_gap(graph, moved, graph.replace(site, "Identity", [moved]))]
 
 
 def _gaps_before(graph: Graph, site: Site) -> list[Site]:
     """An Identity before the path for each tensor that it moves, and nothing behind it."""
-    path = _path(graph, site)
-    data = moved_data(path[0])
-    gaps = {tensor.name: graph.insert("Identity", [tensor]) for tensor in data}
-    last = path[-1]
-    operands = _operands(last, [_copies(graph, path[:-1], [gaps[t.name] for t in data])])
-    graph.replace(site, last.op, operands, **last.attrs)
+    *path, last = _path(graph, site)
+    names = [tensor.name for tensor in moved_data(path[0] if path else last)]
+    gaps = {name: graph.insert("Identity", [name]) for name in dict.fromkeys(names)}
+    data = _moved(graph, path, [gaps[name] for name in names])
+    graph.replace(site, last.op, [*data, *last.inputs[len(data) :]], **last.attrs)
     return [_gap(graph, graph.tensor(name), gap) for name, gap in gaps.items()]
+
+
+def _path(graph: Graph, site: Site) -> list[Node]:
+    """The nodes of a site that move data, in topological order."""
+    names = set(site.nodes)
+    return [node for node in graph.nodes() if node.name in names and moves_data(node)]
+
+
+def _moved(graph: Graph, path: Sequence[Node], data: list[Tensor]) -> list[Tensor]:
+    """What the path makes of other data; its own nodes stay as they are."""
+    for node in path:
+        data = [graph.insert(node.op, [*data, *node.inputs[len(data) :]], **node.attrs)]
+    return data
+
+
+def _source(graph: Graph, tensor: Tensor, site: Site) -> Tensor:
+    """What the activation that writes `tensor` reads."""
+    writer = graph.producer(tensor)
+    while writer is not None and writer.name in site.nodes:
+        read = [t for t in writer.inputs if not t.is_empty() and graph.constant(t) is None]
+        tensor = read[0]
+        writer = graph.producer(tensor)
+    return tensor
+
+
+def _gap(graph: Graph, reads: Tensor, writes: Tensor) -> Site:
+    identity = graph.producer(writes)
+    if identity is None:
+        raise PassError(f"nothing writes '{writes.name}'; the site was rewritten already")
+    return Site([identity], reads, writes)

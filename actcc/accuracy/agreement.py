@@ -79,8 +79,11 @@ class Agreement:
 
 
 def _same_class(reference: Sequence[Observation], observations: Sequence[Observation]) -> Scores:
-    pairs = zip(reference, observations, strict=True)
-    return MeanScores(np.array([float(np.array_equal(one, other)) for one, other in pairs]))
+    original, result = (
+        [int(entry[0]) for entry in entries if not isinstance(entry, Detections)]
+        for entries in (reference, observations)
+    )
+    return MeanScores(np.equal(original, result).astype(np.float64))
 
 
 def _precision(truth: Sequence[Truth], observations: Sequence[Observation]) -> Scores:

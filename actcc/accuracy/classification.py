@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +15,21 @@ from actcc.graph import Array
 
 # Labels that are shifted by a background class leave a good model next to nothing.
 _SHIFTED_IS_BETTER = 0.2
-Ranked: TypeAlias = "tuple[Array, int]"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """What counts of one sample.
+
+    Attributes:
+        best: the classes with the highest scores, best first; −1 for NaN.
+        wanted: the labelled class.
+        class_count: of the model.
+    """
+
+    best: Array
+    wanted: int
+    class_count: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class TopK:
         return cls(name, count, output or None, int(shift.group()) if shift else 0)
 
     def observe(self, outputs: Mapping[str, Array], sample: Sample) -> Ranked:
-        """The best classes [count] and the label's class; see `actcc.accuracy.metric.Metric`."""
+        """See `actcc.accuracy.metric.Metric`."""
         scores = class_scores(outputs, self.name, self.output)
         wanted = _label(sample, self.name) + self.offset
         counted = sample.annotations.get("class_count")
@@ -65,7 +78,7 @@ class TopK:
                 f"has classes {-self.offset} to {known - 1}; give the labels that it was trained "
                 "on, or their offset, as in top1:-1 for labels that count from 1"
             )
-        return best_classes(scores, self.count), wanted
+        return Ranked(best_classes(scores, self.count), wanted, len(scores))
 
     def judge(self, reference: Sequence[Ranked], samples: SampleSet) -> Judge:
         """See `actcc.accuracy.metric.Metric`.
@@ -73,10 +86,12 @@ class TopK:
         Raises:
             DataError: the original is right only if all labels are shifted by one.
         """
-        plain = self._right(reference).mean()
+        plain = _right(reference).mean()
         for step in (1, -1):
-            shifted = [(best, wanted + step) for best, wanted in reference]
-            found = self._right(shifted).mean()
+            shifted = [replace(entry, wanted=entry.wanted + step) for entry in reference]
+            if not all(0 <= entry.wanted < entry.class_count for entry in shifted):
+                continue
+            found = _right(shifted).mean()
             if found - plain > _SHIFTED_IS_BETTER and found > 2 * plain:
                 raise DataError(
                     f"{self.name}: the original is right on {100 * plain:.0f} % of "
@@ -84,11 +99,12 @@ class TopK:
                     f"{self.offset + step:+d}; if so, say --metric "
                     f"top{self.count}:{self.output or ''}{self.offset + step:+d}"
                 )
-        return lambda observations: MeanScores(self._right(observations))
+        return lambda observations: MeanScores(_right(observations))
 
-    def _right(self, observations: Sequence[Ranked]) -> Array:
-        right: Array = np.array([float(wanted in best) for best, wanted in observations])
-        return right
+
+def _right(observations: Sequence[Ranked]) -> Array:
+    """[S]: 1 where the labelled class is among the best."""
+    return np.array([float(entry.wanted in entry.best) for entry in observations])
 
 
 def class_vectors(outputs: Mapping[str, Array]) -> dict[str, Array]:

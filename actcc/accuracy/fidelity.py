@@ -18,9 +18,9 @@ do, are left aside where another is there. Other outputs are one feature. floor 
 
 Defined edges: elements that are NaN or infinite in the original do not count. One that is in the
 rewritten output alone, and any loss of a sample beyond it, counts as `LARGEST_LOSS`. An output of
-another shape than the original's has lost everything: 1. An output that is constant over the
-samples (E below 10⁻¹² of its energy about 0) is measured against its energy about 0, and at least
-against 10⁻⁶ an element.
+another shape than the original's has lost everything: 1. A sequence is compared as one tensor, its
+parts in a row. An output that is constant over the samples (E below 10⁻¹² of its energy about 0) is
+measured against its energy about 0, and at least against 10⁻⁶ an element.
 """
 
 from __future__ import annotations
@@ -60,14 +60,13 @@ class FidelityReference:
         if not originals or not originals[0]:
             raise DataError("fidelity needs the outputs of at least one sample; give more data")
         names = tuple(originals[0])
-        for name in names:
-            for outputs in originals:
-                _check_tensor(name, outputs.get(name))
-        self._originals = tuple({name: outputs[name] for name in names} for outputs in originals)
+        self._originals = tuple(
+            {name: _as_tensor(name, outputs.get(name)) for name in names} for outputs in originals
+        )
         self._scales = {
             name: _scale([outputs[name] for outputs in self._originals])
             for name in names
-            if originals[0][name].dtype.kind == "f"
+            if self._originals[0][name].dtype.kind == "f"
         }
 
     def __len__(self) -> int:
@@ -87,7 +86,7 @@ class FidelityReference:
             found = outputs.get(name)
             if found is None:
                 raise DataError(f"the rewritten model has no output '{name}'; keep all outputs")
-            losses.append(_output_loss(original, found, self._scales.get(name)))
+            losses.append(_output_loss(original, _as_tensor(name, found), self._scales.get(name)))
         return float(np.mean(losses))
 
     def sample_losses(self, outputs: Sequence[Mapping[str, Array]]) -> list[float]:
@@ -143,12 +142,19 @@ class Fidelity:
         return lambda observations: MeanScores(1.0 - np.array(known.sample_losses(observations)))
 
 
-def _check_tensor(name: str, value: object) -> None:
-    if not isinstance(value, np.ndarray):
-        raise DataError(
-            f"output '{name}' is a {type(value).__name__} and no tensor, which fidelity cannot "
-            "compare; give a metric of your own with --metric"
-        )
+def _as_tensor(name: str, value: object) -> Array:
+    """An output as one tensor: the parts of a sequence, or the values of a map, in a row."""
+    if isinstance(value, np.ndarray | np.number):
+        return np.asarray(value)
+    if isinstance(value, Mapping):
+        return np.asarray(list(value.values()))
+    if isinstance(value, list):
+        parts = [_as_tensor(name, part).ravel() for part in value]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    raise DataError(
+        f"output '{name}' is a {type(value).__name__} and no tensor, which fidelity cannot "
+        "compare; leave it out of the model"
+    )
 
 
 def feature_axis(shape: tuple[int, ...]) -> int | None:

@@ -68,7 +68,9 @@ def obstacle(graph: Graph, node: Node, activation: Activation) -> str:
     if any(not tensor.is_empty() for tensor in node.outputs[1:]):
         return f"{node.op} '{node.name}' also gives indices, which the activation would change"
     if node.op in _MAXIMA and not is_non_decreasing(activation):
-        return f"{activation} is not non-decreasing: the largest input need not give the largest output"
+        return (
+            f"{activation} decreases somewhere: the largest input may not give the largest result"
+        )
     if node.op == "MaxPool":
         return _window_of_padding(graph, node)
     if node.op in ("Resize", "Upsample"):
@@ -95,35 +97,33 @@ def _other_padding(graph: Graph, node: Node, activation: Activation) -> str:
     value = graph.argument(node, name, None if given else 0.0)
     if value is None:
         return f"what Pad '{node.name}' writes is not constant"
-    kept = float(activation(np.float64(value)))
-    return (
-        ""
-        if kept == value
-        else f"Pad '{node.name}' writes {value:g}, and {activation} of it is {kept:g}"
-    )
+    value, result = float(value), float(activation(np.float64(value)))
+    if result == value:
+        return ""
+    return f"Pad '{node.name}' writes {value:g}, and {activation} of that is {result:g}"
 
 
 def _window_of_padding(graph: Graph, node: Node) -> str:
-    """Whether a window may lie in the padding alone, in any runtime.
+    """Why a window may lie in the padding alone, in whatever runtime; empty if none does.
 
-    Without dilation and ceil_mode none does: padding is smaller than the kernel, by specification.
+    None does where padding is smaller than the kernel, without dilation and ceil_mode. Otherwise
+    the windows are looked at, for which the size has to be known for every run.
     """
     kernel = node.attrs["kernel_shape"]
     dilations = node.attrs.get("dilations", [1] * len(kernel))
+    strides = node.attrs.get("strides", [1] * len(kernel))
     automatic = _text(node, "auto_pad", "NOTSET")
+    pads = (node.attrs.get("pads") if automatic == "NOTSET" else None) or [0] * (2 * len(kernel))
     same = automatic.startswith("SAME")
-    if max(dilations) == 1 and (same or not node.attrs.get("ceil_mode", 0)):
+    small = all(pad < size for pad, size in zip(pads, [*kernel, *kernel], strict=True))
+    if max(dilations) == 1 and small and (same or not node.attrs.get("ceil_mode", 0)):
         return ""
     refused = f"windows of MaxPool '{node.name}' may lie in its padding alone"
     shape = None if graph.input_shapes else graph.shape(node.inputs[0])
     if same or shape is None or not all(isinstance(size, int) for size in shape[2:]):
         return refused
-    strides = node.attrs.get("strides", [1] * len(kernel))
-    pads = node.attrs.get("pads", []) if automatic == "NOTSET" else []
-    pads = pads or [0] * (2 * len(kernel))
-    sides = zip(
-        shape[2:], kernel, strides, dilations, pads[: len(kernel)], pads[len(kernel) :], strict=True
-    )
+    before, behind = pads[: len(kernel)], pads[len(kernel) :]
+    sides = zip(shape[2:], kernel, strides, dilations, before, behind, strict=True)
     return "" if all(_reach_data(*side) for side in sides) else refused
 
 

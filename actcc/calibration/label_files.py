@@ -25,11 +25,12 @@ def read_classes(path: Path) -> list[tuple[str, int]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             delimiter = max(",;\t", key=header.count)
-            names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
-            rows = list(csv.reader(file, delimiter=delimiter))
-    except (OSError, UnicodeDecodeError, csv.Error, StopIteration) as error:
-        reason = " ".join(str(error).split()) or "it is empty"
+            file.seek(0)
+            lines = list(csv.reader(file, delimiter=delimiter))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}); give a .csv in UTF-8") from error
+    names = [name.strip().lower() for name in lines[0]] if lines else []
     columns = [
         next((names.index(known) for known in kind if known in names), None)
         for kind in (_FILE_COLUMNS, _CLASS_COLUMNS)
@@ -42,7 +43,7 @@ def read_classes(path: Path) -> list[tuple[str, int]]:
             f"'{header.strip()[:80]}'; put 'file,class' above the lines"
         )
     found: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
         name, index = _line(path, number, row, file_column, class_column)

@@ -11,6 +11,7 @@ from actcc.cli.apply import apply_command
 from actcc.cli.compare import compare_command
 from actcc.cli.optimize import optimize_command
 from actcc.cli.pareto import pareto_command
+from actcc.cli.rank import rank_command
 from actcc.cli.show import inspect_command, passes_command, targets_command
 from actcc.errors import ActccError
 
@@ -40,6 +41,7 @@ cli.add_command(pareto_command)
 cli.add_command(apply_command)
 cli.add_command(compare_command)
 cli.add_command(inspect_command)
+cli.add_command(rank_command)
 cli.add_command(targets_command)
 cli.add_command(passes_command)
 

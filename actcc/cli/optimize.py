@@ -27,8 +27,8 @@ from actcc.errors import ModelError
     "--output",
     "-o",
     type=click.Path(dir_okay=False),
-    help="Where the optimized model goes [default: MODEL with .optimized.onnx]; its plan goes to "
-    "OUTPUT.plan.json.",
+    help="Where the optimized model goes [default: MODEL with .optimized.onnx]; its plan and its "
+    "report go to OUTPUT.plan.json and OUTPUT.report.html.",
 )
 @target_option
 @click.option(
@@ -54,13 +54,16 @@ from actcc.errors import ModelError
     metavar="NAME|FILE.py:FUNCTION",
     default="fidelity",
     show_default=True,
-    help="What accuracy means: fidelity (agreement with the original's outputs, no labels), or your "
-    "own metric(outputs, samples) -> float, higher is better.",
+    help="What accuracy means. Without labels: fidelity (of all outputs), agreement (with the "
+    "original's detections or classes). With labels: top1, top5, coco-map, coco-map50, "
+    "segmentation-iou. NAME:HOW says how outputs are read where their shapes do not tell, e.g. "
+    "coco-map:yolov8. Or your own metric(outputs, samples) -> float, higher is better.",
 )
 @click.option(
     "--labels",
-    metavar="PATH",
-    help="What the metric needs to know of the images of --eval (of --calib without it).",
+    metavar="FILE.csv|COCO.json|FOLDER|folders",
+    help="What the metric needs to know of the images of --eval (of --calib without it): classes "
+    "by file name, boxes, masks as PNG, or `folders` where each class has its own.",
 )
 @click.option(
     "--max-drop",
@@ -82,6 +85,14 @@ from actcc.errors import ModelError
     default="latency",
     show_default=True,
     help="What is made best within the budgets; `accuracy` needs --max-latency.",
+)
+@click.option(
+    "--estimator",
+    metavar="NAME|auto",
+    default="fidelity",
+    show_default=True,
+    help="What losses are estimated by before anything is measured: fidelity, noise, nwot, "
+    "nwot-noise, zen, bayesian-ridge, …; auto takes the best by `actcc rank`.",
 )
 @click.option(
     "--search",
@@ -116,6 +127,8 @@ def optimize_command(**options: Any) -> None:
     Examples:
       actcc optimize yolox_nano.onnx --target npu1 --calib coco/ --preprocess yolox
       actcc optimize net.onnx --calib calib.npz --metric metric.py:top1 --eval eval.npz
+      actcc optimize yolo.onnx --calib train/ --eval val/ --labels val.json \\
+          --preprocess yolo --metric coco-map --max-drop 0.01abs
       actcc optimize net.onnx --calib calib.npz --objective accuracy --max-latency 70%
       actcc optimize net.onnx --explain            exact rewrites only, every reason
 
@@ -153,6 +166,7 @@ def optimize_command(**options: Any) -> None:
         plugins=options["plugins"],
         skip=options["skip"],
         also=options["also"],
+        estimator=options["estimator"],
         search=options["search"],
         max_trials=options["max_trials"],
         time_limit_s=options["time_limit"],
@@ -160,7 +174,7 @@ def optimize_command(**options: Any) -> None:
         workers=options["workers"],
         cache=not options["no_cache"],
         progress=progress,
-    ).with_stage_seconds(progress.seconds)
+    )
     if options["as_json"]:
         click.echo(json.dumps(result_json(result), indent=2))
     elif not options["quiet"]:

@@ -135,7 +135,7 @@ def pareto_command(**options: Any) -> None:
         workers=options["workers"],
         cache=not options["no_cache"],
         progress=progress,
-    ).with_stage_seconds(progress.seconds)
+    )
     if csv is not None:
         front.save_csv(csv)
     if plot is not None:

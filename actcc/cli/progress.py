@@ -22,14 +22,9 @@ from actcc.progress import Advance
 
 
 class ConsoleProgress:
-    """Draws stages, and keeps the time that each took.
-
-    Attributes:
-        seconds: wall time by stage title.
-    """
+    """Draws stages, and says how long each took."""
 
     def __init__(self, console: Console, *, drawn: bool) -> None:
-        self.seconds: dict[str, float] = {}
         self._console = console
         self._drawn = drawn
 
@@ -38,17 +33,14 @@ class ConsoleProgress:
         """See `actcc.progress.Progress`."""
         started = time.perf_counter()
         steps = itertools.count()
-        try:
-            if self._drawn and self._console.is_terminal:
-                with self._bar(counted=total is not None) as bar:
-                    task = bar.add_task(title, total=total)
-                    yield lambda: bar.update(task, completed=next(steps) + 1)
-            else:
-                yield lambda: _advance(steps)
-        finally:
-            spent = time.perf_counter() - started
-            self.seconds[title] = self.seconds.get(title, 0.0) + spent
+        if self._drawn and self._console.is_terminal:
+            with self._bar(counted=total is not None) as bar:
+                task = bar.add_task(title, total=total)
+                yield lambda: bar.update(task, completed=next(steps) + 1)
+        else:
+            yield lambda: _advance(steps)
         if self._drawn:
+            spent = time.perf_counter() - started
             count = f" ({next(steps)})" if total is not None else ""
             self._console.print(f"[dim]{title}{count} … {spent:.1f} s[/dim]", highlight=False)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actcc.plan import AccuracyFigures, CandidateFigures, LatencyFigures, Plan
-from actcc.program import share_of_fidelity
+from actcc.program import share_of_loss
 from actcc.result import Result
 from actcc.site import KEEP
 
@@ -59,7 +59,8 @@ def render_result(result: Result, *, explain: bool = False) -> None:
     verb = "wrote" if result.status == "optimized" else "wrote the original, unchanged, to"
     console.print(f"[bold]{result.status}[/bold]: {result.reason}", soft_wrap=True)
     if result.output is not None:
-        console.print(f"{verb} {result.output} and {result.output}.plan.json", soft_wrap=True)
+        files = f"{result.output}, {result.output}.plan.json and {result.output}.report.html"
+        console.print(f"{verb} {files}", soft_wrap=True)
 
 
 def _before_after(result: Result) -> Table:
@@ -154,17 +155,19 @@ def _explain(console: Console, result: Result) -> None:
     for site in result.plan.sites:
         console.print(f"[bold]{site.id}[/bold] ({site.kind}): {site.chosen}", soft_wrap=True)
         for candidate in site.candidates:
-            console.print(f"  {_explained(candidate, site.chosen)}", soft_wrap=True)
+            said = _explained(candidate, site.chosen, result.plan.settings.get("estimator", ""))
+            console.print(f"  {said}", soft_wrap=True)
     for name, refusal in result.refusals:
         console.print(f"{name}: {refusal.subject}: {refusal.reason}", soft_wrap=True)
 
 
-def _explained(candidate: CandidateFigures, chosen: str) -> str:
+def _explained(candidate: CandidateFigures, chosen: str, estimator: str) -> str:
     parts = []
     if candidate.difference_ns is not None:
         parts.append(f"{candidate.difference_ns / 1e3:+.2f} µs ± {candidate.noise_ns or 0:.0f} ns")
     if candidate.loss is not None:
-        parts.append("exact" if candidate.exact else f"loses {share_of_fidelity(candidate.loss)}")
+        loss = share_of_loss(candidate.loss, estimator)
+        parts.append("exact" if candidate.exact else f"loses {loss}")
     figures = ", ".join(parts)
     verdict = "chosen" if candidate.name == chosen else candidate.reason
     return f"{candidate.name}: {figures + '; ' if figures else ''}{verdict}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from actcc.estimators.changes import ChangesEstimator
 from actcc.estimators.estimator import Estimator, NetworkLoss, Subject
 from actcc.estimators.fidelity import FidelityEstimator
 from actcc.estimators.macs import MacsEstimator
@@ -24,9 +25,13 @@ ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
             ZenEstimator(),
             NnMassEstimator(),
             MacsEstimator(),
+            ChangesEstimator(),
         )
     }
 )
 """Those that need no measured plans, by name."""
 
-__all__ = ["ESTIMATORS", "Estimator", "NetworkLoss", "Subject"]
+LEARNED = "bayesian-ridge"
+"""The one that is learned from measured plans; see `actcc.estimators.bayesian_ridge`."""
+
+__all__ = ["ESTIMATORS", "LEARNED", "Estimator", "NetworkLoss", "Subject"]

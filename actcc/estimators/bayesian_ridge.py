@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from actcc.accuracy.estimate import Estimates, Key, LossTable
+from actcc.accuracy.estimate import Key, LossTable
 from actcc.errors import ActccError
-from actcc.estimators.estimator import Needs, NetworkLoss, Subject, as_losses
+from actcc.estimators.estimator import as_losses
 from actcc.graph import Array
 from actcc.site import OfferedSite
 
@@ -69,7 +69,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class BayesianRidgeEstimator:
+class PlanRegression:
     """What measured plans say about changes.
 
     Attributes:
@@ -80,28 +80,13 @@ class BayesianRidgeEstimator:
     features: Features
     plans: Sequence[Sequence[Key]]
     metrics: Sequence[float]
-    name: str = "bayesian-ridge"
-    needs: Needs = "measured plans"
-
-    def losses(self, subject: Subject) -> Estimates:
-        """See `Estimator`: what each change takes off the predicted rank."""
-        table = self.table()
-        keys = [
-            (site.id, candidate.computes)
-            for site in subject.sites
-            for candidate in site.candidates
-            if not candidate.exact
-        ]
-        known = {key: table[key] for key in keys if key in table}
-        unknown = "no measured plan tells of it; run `actcc rank` for this target"
-        return Estimates(known, {key: unknown for key in keys if key not in table})
-
-    def network_loss(self, subject: Subject) -> NetworkLoss | None:
-        """See `Estimator`: None, as changes are all that the model looks at."""
-        return None
 
     def table(self) -> LossTable:
-        """A loss for every change that has features, from all measured plans."""
+        """A loss for every change that has features, from all measured plans.
+
+        Raises:
+            ActccError: scikit-learn is not installed.
+        """
         model = self._fitted(np.arange(len(self.plans)))
         drops = {
             (site, function): -float(model.coef_ @ self.features.of_changes([(site, function)]))
@@ -122,7 +107,7 @@ class BayesianRidgeEstimator:
         return [float(value) for value in predicted]
 
     def _fitted(self, indices: Array) -> Any:
-        ridge = bayesian_ridge()
+        ridge = _bayesian_ridge()
         metrics = np.array(self.metrics)
         order = np.searchsorted(np.sort(metrics), metrics) / max(len(metrics) - 1, 1)
         ridge.fit(self._rows(indices), order[indices])
@@ -132,7 +117,7 @@ class BayesianRidgeEstimator:
         return np.array([self.features.of_changes(self.plans[index]) for index in indices])
 
 
-def bayesian_ridge() -> Any:
+def _bayesian_ridge() -> Any:
     """scikit-learn's regression.
 
     Raises:

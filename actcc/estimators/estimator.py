@@ -1,7 +1,7 @@
 """What an estimator is: it says what each candidate loses before anything of it is measured.
 
-    (network, sites, candidates) ──losses──> a loss for each (site, function) ──> the solver
-    (network, sites, candidates) ──network_loss──> judges whole rewritten networks ──> `actcc rank`
+(network, sites, candidates) ──losses──> a loss for each (site, function) ──> the solver
+(network, sites, candidates) ──network_loss──> judges whole rewritten networks ──> `actcc rank`
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Subject:
         graph: the normalized network.
         sites: with the candidates to estimate.
         calibration: unlabelled samples; None where there are none.
-        value_range: smallest and largest value that an input can have, where it is known.
+        value_ranges: smallest and largest value of each input, as far as they are known.
         seed: of noise.
         enough_loss: a loss of fidelity beyond it need not be known precisely.
         deadline: on `time.monotonic()`; what is not estimated by then is not offered.
@@ -46,7 +46,7 @@ class Subject:
     passes: Sequence[Pass]
     calibration: SampleSet | None
     executor: Executor
-    value_range: tuple[float, float] | None = None
+    value_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     seed: int = 0
     enough_loss: float = math.inf
     deadline: float = math.inf
@@ -87,18 +87,18 @@ class Estimator(Protocol):
 
 
 def as_losses(raw: Mapping[Key, float]) -> LossTable:
-    """Raw figures of single changes as losses that a solver can spend.
+    """Raw figures ≥ 0 of single changes as losses that a solver can spend.
 
     The ratios of positive figures are kept and their median becomes `TYPICAL_LOSS`. The scale is
-    arbitrary: the search moves what it allows by what it measures. Figures at or below a
-    hundredth of the typical one, gains included, become that hundredth; where no figure is
-    positive, the estimator cannot tell candidates apart, and every change costs the same.
+    arbitrary: the search moves what it allows by what it measures. Figures below a hundredth of the
+    typical one, and gains, become that hundredth; infinite ones become the largest; NaN, what the
+    estimator cannot see, becomes typical, and so does everything where no figure is positive.
     """
-    found = np.array([value if math.isfinite(value) else math.inf for value in raw.values()])
-    largest = max((float(value) for value in found if math.isfinite(value)), default=0.0)
-    clipped = np.clip(found, 0.0, largest)
-    positive = clipped[clipped > 0]
+    found = np.array(list(raw.values()), float)
+    positive = found[np.isfinite(found) & (found > 0)]
     if not len(positive):
         return dict.fromkeys(raw, TYPICAL_LOSS)
-    scaled = np.maximum(clipped * (TYPICAL_LOSS / np.median(positive)), _SMALLEST_SHARE * TYPICAL_LOSS)
+    typical = float(np.median(positive))
+    seen = np.nan_to_num(found, nan=typical, posinf=float(positive.max()), neginf=0.0)
+    scaled = TYPICAL_LOSS * np.maximum(seen / typical, _SMALLEST_SHARE)
     return {key: float(value) for key, value in zip(raw, scaled, strict=True)}

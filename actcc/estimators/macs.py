@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from actcc.accuracy.estimate import Estimates
 from actcc.estimators.estimator import Needs, Subject
-from actcc.estimators.structural import StructuralDrop, structural_losses
+from actcc.estimators.structural import StructuralShift, structural_losses
 from actcc.graph.macs import count_macs
 
 
@@ -21,8 +21,8 @@ class MacsEstimator:
 
     def losses(self, subject: Subject) -> Estimates:
         """See `Estimator`."""
-        return structural_losses(subject, self.network_loss(subject), "Counting MACs")
+        return structural_losses(subject, self.network_loss(subject), self.name)
 
-    def network_loss(self, subject: Subject) -> StructuralDrop:
+    def network_loss(self, subject: Subject) -> StructuralShift:
         """See `Estimator`."""
-        return StructuralDrop(count_macs, count_macs(subject.graph))
+        return StructuralShift(count_macs, count_macs(subject.graph))

@@ -6,15 +6,16 @@ One site at a time, `actcc.accuracy.estimate` runs no layer twice that the site 
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from actcc.accuracy.estimate import (
     Estimates,
     Key,
-    Tally,
     Task,
     Yardstick,
     ancestors,
@@ -24,7 +25,7 @@ from actcc.accuracy.estimate import (
 )
 from actcc.calibration import SampleSet
 from actcc.estimators.estimator import Subject
-from actcc.graph import Graph, extract
+from actcc.graph import Array, Graph, extract
 from actcc.runtime import run, session
 from actcc.tasks import map_tasks
 
@@ -44,13 +45,22 @@ class MeasuredLoss:
 
     def __call__(self, rewritten: Graph) -> float:
         """See `actcc.estimators.estimator.NetworkLoss`."""
-        return run_through(rewritten, self.observed, self.samples, self.yardstick.tally())
+        tally = self.yardstick.tally()
+        run_through(rewritten, self.observed, self.samples, tally)
+        return tally.loss
+
+
+class Counting(Protocol):
+    """What samples are counted in."""
+
+    def add(self, index: int, outputs: Mapping[str, Array]) -> None:
+        """Count sample `index`; samples come in order."""
 
 
 def run_through(
-    graph: Graph, observed: Sequence[str], samples: SampleSet, tally: Tally
-) -> float:
-    """Run all samples, count them in a tally, and return its loss.
+    graph: Graph, observed: Sequence[str], samples: SampleSet, counting: Counting
+) -> None:
+    """Run all samples, one after another, and count the observed tensors of each.
 
     Raises:
         ModelError: the network cannot be run or cut at the tensors.
@@ -59,8 +69,7 @@ def run_through(
     wanted = {value.name for value in runner.get_inputs()}
     for index in range(len(samples)):
         feeds = {k: v for k, v in samples[index].inputs.items() if k in wanted}
-        tally.add(index, run(runner, feeds))
-    return tally.loss
+        counting.add(index, run(runner, feeds))
 
 
 def observing(graph: Graph, observed: Sequence[str]) -> Graph:
@@ -77,7 +86,7 @@ def observing(graph: Graph, observed: Sequence[str]) -> Graph:
 def single_losses(subject: Subject, measured: MeasuredLoss, title: str) -> Estimates:
     """What each approximate (site, function) loses alone, as the yardstick says.
 
-    A site that no observed tensor depends on loses nothing.
+    The loss is NaN where no observed tensor depends on the site.
     """
     graph = observing(subject.graph, measured.observed)
     upstream = {node.name for node in graph.nodes()}
@@ -105,7 +114,7 @@ def single_losses(subject: Subject, measured: MeasuredLoss, title: str) -> Estim
     wanted = [key for chunk in chunks for work in chunk for key in work.keys]
     late = late_keys(subject, wanted, found)
     behind = [site for site in subject.sites if upstream.isdisjoint(site.site.nodes)]
-    unseen = {(s.id, c.computes): 0.0 for s in behind for c in s.candidates if not c.exact}
+    unseen = {(s.id, c.computes): math.nan for s in behind for c in s.candidates if not c.exact}
     return Estimates({**unseen, **found.losses}, {**late, **failed, **found.failed})
 
 

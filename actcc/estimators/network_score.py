@@ -1,6 +1,8 @@
 """Estimators that give a network a score of its own, without looking at its outputs.
 
-What a change loses is the score of the original minus the score of the changed network.
+The papers look for the network with the highest score before training. Here the weights stay what
+they were trained to be, and the network that they were trained in is the best there is for them:
+what a change loses is how far it moves the score, up or down.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from actcc.accuracy.estimate import Estimates, Tally
+from actcc.accuracy.estimate import Estimates
 from actcc.calibration import SampleSet
 from actcc.errors import ModelError
 from actcc.estimators.estimator import Subject, as_losses
@@ -37,49 +39,51 @@ class Score(Protocol):
 
 
 @dataclass(frozen=True)
-class ScoreDrop:
-    """A yardstick: how far a score falls below the original's."""
+class ScoreShift:
+    """A yardstick: how far a score is from the original's."""
 
     score: Score
+    observed: tuple[str, ...]
     original: float
 
-    def tally(self) -> _DropTally:
+    def tally(self) -> _ShiftTally:
         """See `actcc.accuracy.estimate.Yardstick`."""
-        return _DropTally(self.score.tally(), self.original)
+        return _ShiftTally(self.score.tally(), self)
 
 
 @dataclass
-class _DropTally:
+class _ShiftTally:
     tally: ScoreTally
-    original: float
+    shift: ScoreShift
 
     def add(self, index: int, outputs: Mapping[str, Array]) -> None:
-        self.tally.add(index, outputs)
+        self.tally.add(index, {name: outputs[name] for name in self.shift.observed})
 
     @property
     def loss(self) -> float:
-        return self.original - self.tally.score
+        return abs(self.tally.score - self.shift.original)
 
 
-def score_drop(
+def score_shift(
     graph: Graph, score: Score, observed: tuple[str, ...], samples: SampleSet
 ) -> MeasuredLoss:
-    """The loss of a score, held against the original network's.
+    """The shift of a score, held against the original network's.
 
     Raises:
         ModelError: the score of the original itself is not finite.
     """
-    from_zero: Tally = ScoreDrop(score, 0.0).tally()
-    original = -run_through(graph, observed, samples, from_zero)
+    tally = score.tally()
+    run_through(graph, observed, samples, tally)
+    original = tally.score
     if not math.isfinite(original):
         raise ModelError(
             "the score of the original network is not finite: its activations do not tell the "
             "samples apart; choose another --estimator"
         )
-    return MeasuredLoss(observed, samples, ScoreDrop(score, original))
+    return MeasuredLoss(observed, samples, ScoreShift(score, observed, original))
 
 
-def score_losses(subject: Subject, drop: MeasuredLoss, title: str) -> Estimates:
-    """Losses of single changes from the drops of a score."""
-    found = single_losses(replace(subject, enough_loss=math.inf), drop, title)
+def score_losses(subject: Subject, shift: MeasuredLoss, title: str) -> Estimates:
+    """Losses of single changes from the shifts of a score."""
+    found = single_losses(replace(subject, enough_loss=math.inf), shift, title)
     return Estimates(as_losses(found.losses), found.failed)

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 from actcc.accuracy.estimate import Estimates
 from actcc.estimators.estimator import Needs, Subject
-from actcc.estimators.structural import StructuralDrop, structural_losses
+from actcc.estimators.structural import StructuralShift, structural_losses
 from actcc.graph import Graph, Node
-
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "QLinearMatMul"})
+from actcc.neighbourhood import HEAVY
 
 
 class NnMassEstimator:
@@ -32,11 +31,11 @@ class NnMassEstimator:
 
     def losses(self, subject: Subject) -> Estimates:
         """See `Estimator`."""
-        return structural_losses(subject, self.network_loss(subject), "Weighing by NN-Mass")
+        return structural_losses(subject, self.network_loss(subject), self.name)
 
-    def network_loss(self, subject: Subject) -> StructuralDrop:
+    def network_loss(self, subject: Subject) -> StructuralShift:
         """See `Estimator`."""
-        return StructuralDrop(nn_mass, nn_mass(subject.graph))
+        return StructuralShift(nn_mass, nn_mass(subject.graph))
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _layers(graph: Graph) -> Iterable[_Layer]:
     reaching: dict[str, tuple[_Layer, ...]] = {}
     for node in graph.nodes():
         sources = _union(reaching.get(tensor.name, ()) for tensor in node.inputs)
-        if node.op in _LAYERS:
+        if node.op in HEAVY:
             layer = _layer(graph, node, sources)
             yield layer
             sources = (layer,)
@@ -94,7 +93,7 @@ def _layers(graph: Graph) -> Iterable[_Layer]:
 
 def _layer(graph: Graph, node: Node, sources: tuple[_Layer, ...]) -> _Layer:
     shape = graph.shape(node.outputs[0]) or ()
-    spatial = len(shape) > 2 and node.op not in ("MatMul", "QLinearMatMul")
+    spatial = len(shape) > 2 and node.op != "MatMul"
     channels = shape[1] if spatial else shape[-1] if shape else 1
     size = tuple(shape[2:]) if spatial else ()
     depth = 1 + max((source.depth for source in sources), default=0)

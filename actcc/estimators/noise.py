@@ -1,8 +1,8 @@
 """`noise`: how far the outputs move on noise at the inputs; needs no data.
 
 The loss of fidelity of `actcc.accuracy.fidelity`, one site at a time, on random inputs instead of
-calibration data. Floats are uniform over the range that the preprocessing gives, and standard
-normal where no range is known; integers as in `actcc.runtime.random_feeds`.
+calibration data. Floats are uniform over the range of the input, and standard normal where it is
+not known; integers as in `actcc.runtime.random_feeds`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from actcc.graph import Array
 from actcc.runtime import random_feeds
 
 NOISE_SAMPLES = 8
+_RANGE_SAMPLES = 4
 
 
 class NoiseEstimator:
@@ -56,13 +57,22 @@ def noise_feeds(subject: Subject, seed: int) -> dict[str, Array]:
         ModelError: an input has no static shape, or is no tensor of numbers.
     """
     feeds = random_feeds(subject.graph, seed)
-    if subject.value_range is None:
-        return feeds
     generator = np.random.default_rng(seed)
-    low, high = subject.value_range
+    for name, (low, high) in subject.value_ranges.items():
+        if feeds[name].dtype.kind == "f":
+            values: Array = np.asarray(generator.uniform(low, high, feeds[name].shape))
+            feeds[name] = values.astype(feeds[name].dtype)
+    return feeds
+
+
+def value_ranges(samples: SampleSet) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each input in a few samples: the range, and nothing else."""
+    few = list(samples.take(_RANGE_SAMPLES))
     return {
-        name: generator.uniform(low, high, values.shape).astype(values.dtype)
-        if values.dtype.kind == "f"
-        else values
-        for name, values in feeds.items()
+        name: (
+            min(float(sample.inputs[name].min()) for sample in few),
+            max(float(sample.inputs[name].max()) for sample in few),
+        )
+        for name, values in few[0].inputs.items()
+        if values.dtype.kind == "f" and values.size
     }

@@ -25,7 +25,7 @@ from actcc.calibration import SampleSet
 from actcc.errors import DataError, ModelError
 from actcc.estimators.estimator import Needs, Subject
 from actcc.estimators.measured import MeasuredLoss
-from actcc.estimators.network_score import score_drop, score_losses
+from actcc.estimators.network_score import score_losses, score_shift
 from actcc.estimators.noise import noise_samples
 from actcc.graph import Array, Graph
 
@@ -56,7 +56,7 @@ class NwotEstimator:
             ModelError: the network has no activation behind a layer.
         """
         observed = pre_activations(subject.graph)
-        return score_drop(subject.graph, HammingScore(), observed, self._batch(subject))
+        return score_shift(subject.graph, HammingScore(), observed, self._batch(subject))
 
     def _batch(self, subject: Subject) -> SampleSet:
         if self.needs == "nothing":

@@ -1,17 +1,17 @@
-"""`zen`: how strongly the network answers to a small push at its input (Lin et al. 2021, section 3).
+"""`zen`: how strongly the network answers to a small push at its input (Lin et al. 2021, 3).
 
     score = log E ‖f(x) − f(x + α·ε)‖₁ + Σ log σ_BN        x, ε ~ N(0, 1), α = 0.01
 
 f is the feature map in front of the head: what the last layers with weights read, before pooling.
 The paper draws weights at random and corrects for batch normalization. Here the weights are the
 trained ones and the normalization is folded into them; it is the same in every plan, so that the
-second term cancels in differences and is left out. Noise is scaled to the inputs' range where the
-preprocessing gives one, as a normal distribution with the range's mean and a quarter of its width.
+second term cancels in differences and is left out. Where the range of an input is known, the noise
+has its middle for a mean and a quarter of its width for a standard deviation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,13 +21,13 @@ from actcc.calibration import SampleSet, load_samples
 from actcc.errors import ModelError
 from actcc.estimators.estimator import Needs, Subject
 from actcc.estimators.measured import MeasuredLoss
-from actcc.estimators.network_score import score_drop, score_losses
+from actcc.estimators.network_score import score_losses, score_shift
 from actcc.graph import Array, Graph, Node
+from actcc.neighbourhood import HEAVY
 from actcc.runtime import random_feeds
 
 _PAIRS = 6
 _PUSH = 0.01
-_WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 _POOLING = frozenset(
     {"GlobalAveragePool", "ReduceMean", "AveragePool", "Flatten", "Reshape", "Squeeze", "Dropout"}
 )
@@ -50,7 +50,7 @@ class ZenEstimator:
             ModelError: the network has no layer with weights behind another.
         """
         observed = feature_maps(subject.graph)
-        return score_drop(subject.graph, PushScore(), observed, pushed_pairs(subject, _PAIRS))
+        return score_shift(subject.graph, PushScore(), observed, pushed_pairs(subject, _PAIRS))
 
 
 def feature_maps(graph: Graph) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def feature_maps(graph: Graph) -> tuple[str, ...]:
     last: list[Node] = []
     for node in reversed(list(graph.nodes())):
         outputs = {tensor.name for tensor in node.outputs}
-        weighted = node.op in _WITH_WEIGHTS
+        weighted = node.op in HEAVY
         if weighted and outputs.isdisjoint(feeding):
             last.append(node)
         if weighted or not outputs.isdisjoint(feeding):
@@ -71,8 +71,10 @@ def feature_maps(graph: Graph) -> tuple[str, ...]:
     maps = dict.fromkeys(_before_pooling(graph, node.inputs[0].name) for node in reversed(last))
     found = tuple(name for name in maps if graph.producer(name) is not None)
     if not found:
-        raise ModelError("the network has no feature map in front of a last layer to score; "
-                         "choose another --estimator")
+        raise ModelError(
+            "the network has no feature map in front of a last layer to score; choose another "
+            "--estimator"
+        )
     return found
 
 
@@ -90,22 +92,24 @@ def pushed_pairs(subject: Subject, count: int) -> SampleSet:
     for step in range(count):
         seed = subject.seed + 2 * step
         base, push = random_feeds(subject.graph, seed), random_feeds(subject.graph, seed + 1)
-        placed = {name: _placed(subject, values) for name, values in base.items()}
+        floats = [name for name, values in base.items() if values.dtype.kind == "f"]
         pushed = {
-            name: _placed(subject, (base[name] + _PUSH * push[name]).astype(base[name].dtype))
-            if base[name].dtype.kind == "f"
-            else base[name]
-            for name in base
+            name: (base[name] + _PUSH * push[name]).astype(base[name].dtype) for name in floats
         }
-        feeds += [placed, pushed]
+        feeds += [_placed(subject, base, floats), _placed(subject, {**base, **pushed}, floats)]
     return load_samples(feeds, subject.graph)
 
 
-def _placed(subject: Subject, values: Array) -> Array:
-    if subject.value_range is None or values.dtype.kind != "f":
-        return values
-    low, high = subject.value_range
-    placed: Array = ((low + high) / 2 + (high - low) / 4 * values).astype(values.dtype)
+def _placed(
+    subject: Subject, feeds: Mapping[str, Array], floats: Sequence[str]
+) -> dict[str, Array]:
+    """Feeds with standard normal values moved into the range of the inputs, where it is known."""
+    placed = dict(feeds)
+    for name in floats:
+        if name in subject.value_ranges:
+            low, high = subject.value_ranges[name]
+            values = (low + high) / 2 + (high - low) / 4 * feeds[name]
+            placed[name] = values.astype(feeds[name].dtype)
     return placed
 
 

@@ -18,6 +18,8 @@ from actcc.graph.view import Array
 Feeds = Mapping[str, Array]
 Outputs = Mapping[str, Any]
 _EXACT = 1e-5
+_ROUNDINGS = 8.0
+_MOST_ROUNDING = 1e-3
 _EIGHT_ROUNDINGS: Mapping[int, float] = MappingProxyType(
     {onnx.TensorProto.FLOAT16: 8 * 2.0**-11, onnx.TensorProto.BFLOAT16: 8 * 2.0**-8}
 )
@@ -99,6 +101,19 @@ def exact_tolerance(original: Graph) -> float:
     elements = {found.element for found in original.types.values()}
     roundings = [_EIGHT_ROUNDINGS[element] for element in elements & _EIGHT_ROUNDINGS.keys()]
     return max([_EXACT, *roundings])
+
+
+def rounding_tolerance(plain: Sequence[Outputs], optimised: Sequence[Outputs]) -> float:
+    """How far outputs of exact rewrites may differ on these inputs, relative.
+
+    Eight times what the runtime's own optimisations change of the original (of which 1e-3 at most
+    counts: int8 models flip whole steps in them): exact rewrites round anew, each for itself.
+
+    Args:
+        plain: the original's outputs without the runtime's optimisations.
+        optimised: with them.
+    """
+    return _ROUNDINGS * min(compare_outputs(plain, optimised).worst_relative, _MOST_ROUNDING)
 
 
 def compare_outputs(reference: Sequence[Outputs], other: Sequence[Outputs]) -> Comparison:

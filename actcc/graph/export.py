@@ -22,9 +22,10 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from actcc.errors import ModelError
 from actcc.graph.files import LARGEST_SHAPE_CONSTANT, tensor_bytes
 
-# graphsurgeon speaks of what it drops on its own logger; `Header` keeps that.
-G_LOGGER.severity = G_LOGGER.ERROR
+# graphsurgeon prints what it drops, which `Header` keeps, and what it raises, which is said once.
+G_LOGGER.severity = G_LOGGER.CRITICAL + 1
 _EXPORTED_AS_THEY_ARE = "biufc"  # dtype kinds: bool, integers, floats, complex numbers
+_WRITTEN_TYPES = ("tensor_type", "sequence_type", "sparse_tensor_type")
 _SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
@@ -59,13 +60,14 @@ def from_proto(model: onnx.ModelProto, *, external: bool = False) -> tuple[gs.Gr
     Raises:
         ModelError: no opset, or a structure that cannot be imported.
     """
-    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+    if not model.opset_import:
         raise ModelError("the model names no ONNX opset; export it again with a current exporter")
     try:
         surgeon = gs.import_onnx(model)
     except Exception as error:  # graphsurgeon raises bare Exceptions on malformed protos
         raise ModelError(f"the graph cannot be read ({error}); export the model again") from error
     _name_nodes(surgeon)
+    _forget_rare_types(surgeon)
     initializers = {tensor.name for tensor in model.graph.initializer}
     light = onnx.ModelProto()
     light.graph.metadata_props.extend(model.graph.metadata_props)
@@ -99,6 +101,22 @@ def _name_nodes(surgeon: gs.Graph) -> None:
             node.name = fresh_name(node.name or f"{node.op}_{index}", taken)
         taken.add(node.name)
         seen.add(node.name)
+
+
+def _forget_rare_types(surgeon: gs.Graph) -> None:
+    """Optionals, maps and opaque values: graphsurgeon reads their types, but cannot write them.
+
+    `Header` has those of inputs and outputs, and those inside subgraphs stay with their nodes.
+    """
+    tensors = [*surgeon.inputs, *surgeon.outputs]
+    for node in surgeon.nodes:
+        tensors += [*node.inputs, *node.outputs]
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                _forget_rare_types(value)
+    for tensor in tensors:
+        if isinstance(tensor, gs.Variable) and tensor.type not in _WRITTEN_TYPES:
+            tensor.dtype = None
 
 
 def fresh_name(stem: str, taken: set[str]) -> str:

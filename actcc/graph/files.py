@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from actcc.errors import ModelError
@@ -34,6 +35,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
         raise ModelError(f"{path}: no such file; give the path of an exported .onnx model")
     try:
         model = onnx.load(path, load_external_data=False)
+        _read_texts(model)
     except (DecodeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
@@ -45,6 +47,36 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
     for tensor in external:
         _load_external(tensor, path)
     return model, bool(external)
+
+
+def _read_texts(message: Message) -> None:
+    """Read every text of a message: a damaged one is found on access only, wherever that is.
+
+    Raises:
+        ValueError: a text is not UTF-8.
+    """
+    texts, messages = _text_and_message_fields(type(message))
+    for name in texts:
+        value = getattr(message, name)
+        for text in (value,) if isinstance(value, str | bytes) else value:
+            if isinstance(text, bytes):  # what protobuf gives instead of text
+                raise ValueError(f"{type(message).__name__}.{name} is no text: {text[:40]!r}")
+    for name, repeated in messages:
+        if repeated or message.HasField(name):
+            for inner in getattr(message, name) if repeated else (getattr(message, name),):
+                _read_texts(inner)
+
+
+@functools.cache
+def _text_and_message_fields(
+    kind: type[Message],
+) -> tuple[tuple[str, ...], tuple[tuple[str, bool], ...]]:
+    """Names of fields that hold text, and of those that hold messages with whether they repeat."""
+    fields = kind.DESCRIPTOR.fields
+    return (
+        tuple(field.name for field in fields if field.type == field.TYPE_STRING),
+        tuple((f.name, f.is_repeated) for f in fields if f.type == f.TYPE_MESSAGE),
+    )
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actcc.graph import Graph
-    from actcc.report.contents import Contents, Limits
+    from actcc.report.contents import Contents
     from actcc.result import Result
 
 MOST_BYTES = 1_000_000
@@ -37,9 +37,13 @@ def write_report(
 
 
 def report_html(
-    result: Result, original: Graph, *, network: Graph | None = None, limits: Limits | None = None
+    result: Result,
+    original: Graph,
+    *,
+    network: Graph | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> str:
-    """The report as HTML of less than a megabyte that loads nothing else.
+    """The report as HTML that loads nothing else.
 
     The same result gives the same text. It needs no script to be read; a few lines add sorting,
     filtering and zoom. A content security policy allows these lines and nothing from anywhere.
@@ -49,17 +53,17 @@ def report_html(
         original: the model as it was given.
         network: the graph in which the sites were found, which is drawn; the original where it
             is None.
-        limits: how much is shown at most; less is shown where the file would grow too large, and
-            the report says so.
+        most_bytes: less is shown where the file would grow larger, and the report says so.
     """
-    from actcc.report.contents import Limits, gather
+    from actcc.report.contents import STEPS, gather
 
-    allowed = limits or Limits()
-    while True:
-        text = _rendered(gather(result, original, network or original, allowed))
-        if len(text.encode()) < MOST_BYTES:
-            return text
-        allowed = allowed.halved()
+    contents = gather(result, original, network or original)
+    text = ""
+    for limits in STEPS:
+        text = _rendered(contents.within(limits))
+        if len(text.encode()) <= most_bytes:
+            break
+    return text
 
 
 def _rendered(contents: Contents) -> str:

@@ -73,10 +73,17 @@ def draw_boxes(graph: Graph, sites: Sequence[SitePlan]) -> Network:
         groups.join(place)
     groups.fuse()
     members = groups.members()
+    sites_of: dict[int, list[int]] = {}
+    for site, place in enumerate(places):
+        for item in place:
+            sites_of.setdefault(item, []).append(site)
     number = {item: index for index, group in enumerate(members) for item in group}
     edges = {(number[tail], number[head]) for tail, head in groups.flows}
     return Network(
-        tuple(_box(graph, [items[i] for i in group], group, places) for group in members),
+        tuple(
+            _box(graph, [items[i] for i in group], [sites_of.get(i, []) for i in group])
+            for group in members
+        ),
         tuple(sorted((tail, head) for tail, head in edges if tail != head)),
         sum(not place for place in places),
     )
@@ -148,7 +155,7 @@ class _Groups:
     def join(self, place: Iterable[int]) -> None:
         """Make one group of a site's nodes, unless it is a whole block or not all of one piece."""
         groups = sorted({self._group[item] for item in place})
-        if not self._light(groups) or self._leaves_and_returns(groups):
+        if len(groups) < 2 or not self._light(groups) or self._leaves_and_returns(groups):
             return
         for group in groups[1:]:
             self._merge(groups[0], group)
@@ -190,7 +197,7 @@ class _Groups:
         inside = set(groups)
         outside = {reader for group in groups for reader in self._read_by[group]} - inside
         reached: set[int] = set()
-        last = max(groups)
+        last = max(item for group in groups for item in self._members[group])
         while outside:
             group = outside.pop()
             if group in inside:
@@ -217,23 +224,19 @@ class _Groups:
             self._group[item] = into
 
 
-def _box(
-    graph: Graph,
-    items: Sequence[Node | Tensor],
-    indices: Sequence[int],
-    places: Sequence[frozenset[int]],
-) -> Box:
+def _box(graph: Graph, items: Sequence[Node | Tensor], sites_of: Sequence[Sequence[int]]) -> Box:
     if not isinstance(items[0], gs.Node):
         return Box(items[0].name, (), (), (), graph.shape(items[0]))
     nodes = [item for item in items if isinstance(item, gs.Node)]
-    sites = tuple(s for s, place in enumerate(places) if not place.isdisjoint(indices))
-    in_sites = {item for site in sites for item in places[site]}
-    free = [node for node, index in zip(nodes, indices, strict=True) if index not in in_sites]
+    free = [node for node, sites in zip(nodes, sites_of, strict=True) if not sites]
     anchor = next((node for node in nodes if node.op in _HEAVY), next(iter(free), None))
-    title = "" if anchor is None else _title(graph, anchor)
-    rest = tuple(node.op for node in free if node is not anchor)
-    shape = graph.shape(nodes[-1].outputs[0]) if nodes[-1].outputs else None
-    return Box(title, rest, tuple(node.name for node in nodes), sites, shape)
+    return Box(
+        title="" if anchor is None else _title(graph, anchor),
+        rest=tuple(node.op for node in free if node is not anchor),
+        nodes=tuple(node.name for node in nodes),
+        sites=tuple(sorted({site for sites in sites_of for site in sites})),
+        shape=graph.shape(nodes[-1].outputs[0]) if nodes[-1].outputs else None,
+    )
 
 
 def _title(graph: Graph, node: Node) -> str:

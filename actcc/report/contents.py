@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, replace
 
 from actcc.graph import Graph
-from actcc.plan import CandidateFigures, SitePlan
+from actcc.plan import CandidateFigures, Plan, SitePlan
 from actcc.report.formats import (
     chosen_figures,
     clip,
@@ -21,30 +21,40 @@ from actcc.report.picture import Picture, draw
 from actcc.report.plot import Panel, trade_off
 from actcc.report.summary import Row, before_and_after, changed_operators, verdict
 from actcc.result import Result, TrialFigures
-from actcc.site import KEEP
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is shown, so that the report stays small.
+    """How much is shown.
 
     Attributes:
         rows: sites in the table.
         details: sites with a list of their candidates, those that could save most first.
         boxes: of the picture.
-        subjects: named under each reason of a refusal.
+        names: of nodes in the tooltip of a box.
         reasons: different reasons for refusals.
+        subjects: named under each of them.
     """
 
-    rows: int = 2000
-    details: int = 400
-    boxes: int = 2500
-    subjects: int = 40
-    reasons: int = 200
+    rows: int
+    details: int
+    boxes: int
+    names: int
+    reasons: int
+    subjects: int
 
-    def halved(self) -> Limits:
-        """Half of everything."""
-        return Limits(*(limit // 2 for limit in astuple(self)))
+
+# From all there is down to what fits for any model: lists of candidates and of names go first.
+STEPS = (
+    Limits(rows=5000, details=5000, boxes=5000, names=8, reasons=400, subjects=40),
+    Limits(rows=5000, details=400, boxes=5000, names=4, reasons=200, subjects=20),
+    Limits(rows=5000, details=200, boxes=5000, names=2, reasons=100, subjects=10),
+    Limits(rows=3000, details=60, boxes=3000, names=0, reasons=50, subjects=3),
+    Limits(rows=1500, details=20, boxes=1500, names=0, reasons=50, subjects=3),
+    Limits(rows=700, details=20, boxes=700, names=0, reasons=50, subjects=3),
+    Limits(rows=300, details=20, boxes=300, names=0, reasons=20, subjects=1),
+    Limits(rows=50, details=5, boxes=50, names=0, reasons=10, subjects=1),
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,8 @@ class SiteRow:
         number: from 0, in order of execution.
         colour: CSS class of what was chosen.
         chosen: the candidate's name, or `keep`.
+        most_saved_ns: by any candidate.
         candidates: none where they are left out.
-        offered: number of candidates.
     """
 
     number: int
@@ -81,8 +91,8 @@ class SiteRow:
     loss: str
     saved_ns: float
     lost: float
+    most_saved_ns: float
     candidates: tuple[CandidateRow, ...]
-    offered: int
 
 
 @dataclass(frozen=True)
@@ -140,8 +150,26 @@ class Contents:
     tool: str
     provenance: tuple[tuple[str, str], ...]
 
+    def within(self, limits: Limits) -> Contents:
+        """As much of it as the limits allow; the template says what is left out."""
+        ranking = sorted(self.sites, key=lambda site: (-site.most_saved_ns, site.number))
+        detailed = {site.number for site in ranking[: limits.details]}
+        return replace(
+            self,
+            picture=self.picture.within(limits.boxes, limits.names),
+            sites=tuple(
+                site if site.number in detailed else replace(site, candidates=())
+                for site in self.sites[: limits.rows]
+            ),
+            refusals=tuple(
+                replace(group, subjects=group.subjects[: limits.subjects])
+                for group in self.refusals[: limits.reasons]
+            ),
+            detailed=min(limits.details, len(self.sites)),
+        )
 
-def gather(result: Result, original: Graph, network: Graph, limits: Limits) -> Contents:
+
+def gather(result: Result, original: Graph, network: Graph) -> Contents:
     """Put the report together.
 
     Args:
@@ -150,7 +178,6 @@ def gather(result: Result, original: Graph, network: Graph, limits: Limits) -> C
     plan = result.plan
     chosen = _chosen_trial(result)
     legend = Legend.of(plan.sites)
-    groups = _refusal_groups(result, limits.subjects)
     return Contents(
         model=plan.model_name,
         target=plan.target,
@@ -161,51 +188,46 @@ def gather(result: Result, original: Graph, network: Graph, limits: Limits) -> C
         operators=changed_operators(original, result.graph),
         panels=trade_off(plan, result.trials, chosen),
         legend=legend,
-        picture=draw(network, plan.sites, legend, limits.boxes),
-        sites=_site_rows(plan.sites, network, legend, limits),
+        picture=draw(network, plan.sites, legend),
+        sites=_site_rows(plan.sites, network, legend),
         site_count=len(plan.sites),
         several_passes=len({site.pass_name for site in plan.sites}) > 1,
-        detailed=min(limits.details, len(plan.sites)),
-        refusals=groups[: limits.reasons],
+        detailed=len(plan.sites),
+        refusals=_refusal_groups(result),
         refusal_count=len(result.refusals),
         trials=tuple(_trial_row(i, trial, i == chosen) for i, trial in enumerate(result.trials)),
         cleaned=tuple((name, clip(line, 300)) for name, line in plan.normalized),
-        price_source=plan.latency.source,
+        price_source=_source(plan),
         tool=plan.tool,
         provenance=_provenance(result),
     )
 
 
+def _source(plan: Plan) -> str:
+    """How prices came about: "measured"; in a word that fits where there are none."""
+    return "given" if plan.latency is None else plan.latency.source
+
+
 def _chosen_trial(result: Result) -> int | None:
     if result.status == "unchanged":
         return None
-    changed = sum(site.chosen != KEEP for site in result.plan.sites)
+    changed = len(result.plan.rewritten)
     for index, trial in enumerate(result.trials):
         if trial.latency == result.plan.latency and trial.changed == changed:
             return index
     return None
 
 
-def _site_rows(
-    sites: Sequence[SitePlan], network: Graph, legend: Legend, limits: Limits
-) -> tuple[SiteRow, ...]:
-    ranking = sorted(range(len(sites)), key=lambda index: (_most_saved(sites[index]), index))
-    detailed = set(ranking[: limits.details])
+def _site_rows(sites: Sequence[SitePlan], network: Graph, legend: Legend) -> tuple[SiteRow, ...]:
     return tuple(
-        _site_row(index, site, network, legend.colours[index], index in detailed)
-        for index, site in enumerate(sites[: limits.rows])
+        _site_row(index, site, network, legend.colours[index]) for index, site in enumerate(sites)
     )
 
 
-def _most_saved(site: SitePlan) -> float:
-    return min((c.difference_ns or 0.0 for c in site.candidates), default=0.0)
-
-
-def _site_row(index: int, site: SitePlan, network: Graph, colour: str, detailed: bool) -> SiteRow:
+def _site_row(index: int, site: SitePlan, network: Graph, colour: str) -> SiteRow:
     written = site.id.partition(":")[2] or site.id
     figures = chosen_figures(site)
     spelled = f"{site.kind} as {site.spelling}" if site.spelling != site.kind else site.kind
-    rows = tuple(_candidate_row(c) for c in site.candidates) if detailed else ()
     return SiteRow(
         number=index,
         name=clip(written),
@@ -218,8 +240,8 @@ def _site_row(index: int, site: SitePlan, network: Graph, colour: str, detailed:
         loss="" if figures is None else loss(figures.loss),
         saved_ns=0.0 if figures is None else -(figures.difference_ns or 0.0),
         lost=0.0 if figures is None else figures.loss or 0.0,
-        candidates=rows,
-        offered=len(site.candidates),
+        most_saved_ns=-min((c.difference_ns or 0.0 for c in site.candidates), default=0.0),
+        candidates=tuple(_candidate_row(candidate) for candidate in site.candidates),
     )
 
 
@@ -247,14 +269,14 @@ def _trial_row(index: int, trial: TrialFigures, chosen: bool) -> TrialRow:
     )
 
 
-def _refusal_groups(result: Result, subjects: int) -> tuple[RefusalGroup, ...]:
+def _refusal_groups(result: Result) -> tuple[RefusalGroup, ...]:
     """Refusals by pass and reason, the commonest first; what differs only in names is one."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, refusal in result.refusals:
         found.setdefault((name, refusal.reason), []).append(refusal.subject)
     groups = [
         RefusalGroup(
-            name, clip(reason, 400), tuple(clip(s) for s in members[:subjects]), len(members)
+            name, clip(reason, 400), tuple(clip(subject) for subject in members), len(members)
         )
         for (name, reason), members in found.items()
     ]
@@ -267,7 +289,7 @@ def _provenance(result: Result) -> tuple[tuple[str, str], ...]:
         ("model", plan.model_name),
         ("model hash", plan.model_hash),
         ("target", plan.target),
-        ("prices and timing", f"{plan.latency.source}, {plan.tool}"),
+        ("prices and timing", f"{_source(plan)}, {plan.tool}"),
         ("seed", str(plan.seed)),
         *((name.replace("_", " "), value) for name, value in plan.settings.items()),
         ("versions", ", ".join(f"{name} {version}" for name, version in plan.versions.items())),

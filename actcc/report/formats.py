@@ -19,12 +19,16 @@ def latency(nanoseconds: float) -> str:
 
 
 def difference(candidate: CandidateFigures) -> str:
-    """What a candidate costs against `keep`: "−22.6 µs ± 300 ns"; empty if it has no price."""
+    """What a candidate costs against `keep`: "−22.6 µs ± 0.3"; empty if it has no price."""
     if candidate.difference_ns is None:
         return ""
     sign = "+" if candidate.difference_ns > 0 else ""
     said = f"{sign}{latency(candidate.difference_ns)}"
-    return f"{said} ± {latency(candidate.noise_ns)}" if candidate.noise_ns else said
+    if not candidate.noise_ns:
+        return said
+    if abs(candidate.difference_ns) < 1e3 or abs(candidate.difference_ns) >= 1e6:
+        return f"{said} ± {latency(candidate.noise_ns)}"
+    return f"{said} ± {candidate.noise_ns / 1e3:.1f}"
 
 
 def loss(value: float | None) -> str:
@@ -51,7 +55,9 @@ def change_of(before: float | None, after: float | None) -> str:
 
 
 def signed(value: float, digits: int = 4) -> str:
-    """A number with its sign."""
+    """A number with its sign; one that would be written as zero without being it, in full."""
+    if 0 < abs(value) < 0.5 * 10**-digits:
+        return minus(f"{value:+.1e}")
     return minus(f"{value + 0.0:+.{digits}f}")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from actcc.plan import Plan, SitePlan
-from actcc.site import KEEP
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,11 @@ def predicted_front(plan: Plan) -> tuple[FrontPoint, ...]:
 
     Each point is an optimum of latency + λ · loss for some λ; between two of them there may be
     plans on the true front, never below the line that joins them. Sites that share nodes count
-    as one of which one is rewritten; other budgets are left out of account.
+    as one of which one is rewritten; other budgets are left out of account. Empty where the target
+    cannot price the model.
     """
+    if plan.predicted_latency_ns is None:
+        return ()
     steps = [step for place in _places(plan.sites) for step in _hull_steps(place)]
     steps.sort(key=_rank)
     chosen = sum(_difference(site) for site in plan.sites)
@@ -62,30 +63,24 @@ def _places(sites: Sequence[SitePlan]) -> Iterable[list[SitePlan]]:
 
 def _hull_steps(place: Sequence[SitePlan]) -> list[tuple[float, float]]:
     """From `keep` to the fastest candidate along the hull: (loss more, nanoseconds saved)."""
-    options = sorted(
+    options = [
         (candidate.loss, candidate.difference_ns)
         for site in place
         for candidate in site.candidates
-        if candidate.name != KEEP and candidate.loss is not None and candidate.difference_ns
-    )
-    hull: list[tuple[float, float]] = [(0.0, 0.0)]
-    for loss, difference in options:
-        if difference >= hull[-1][1]:
-            continue
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], (loss, difference)):
-            hull.pop()
-        hull.append((loss, difference))
-    pairs = itertools.pairwise(hull)
-    return [(after[0] - before[0], before[1] - after[1]) for before, after in pairs]
+        if candidate.loss is not None and candidate.difference_ns is not None
+    ]
+    steps: list[tuple[float, float]] = []
+    loss, difference = 0.0, 0.0
+    while True:
+        faster = [(lost - loss, difference - d) for lost, d in options if d < difference]
+        if not faster:
+            return steps
+        steepest = min(faster, key=_rank)
+        steps.append(steepest)
+        loss, difference = loss + steepest[0], difference - steepest[1]
 
 
 def _rank(step: tuple[float, float]) -> tuple[float, float]:
-    """What saves most for what it loses comes first."""
+    """What saves most for what it loses comes first; of equals, what saves most at once."""
     loss, saved = step
-    return (-saved / loss if loss > 0 else float("-inf"), loss)
-
-
-def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """Nanoseconds a unit of loss; the steepest fall where nothing is lost."""
-    loss = other[0] - one[0]
-    return (other[1] - one[1]) / loss if loss > 0 else float("-inf")
+    return (-saved / loss if loss > 0 else float("-inf"), -saved)

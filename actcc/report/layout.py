@@ -8,6 +8,7 @@ the same linear programs here, solved by GLOP (OR-tools).
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ Point: TypeAlias = tuple[float, float]
 
 _COLUMN_GAP = 16.0
 _ROW_GAP = 22.0
-_SWEEPS = 12
+_SWEEPS, _SWEEPS_OF_HUGE = 12, 2
 # An edge is worth more the more of it is free to be straight (Gansner et al., section 4.2).
 _STRAIGHTNESS = (1.0, 2.0, 8.0)
-# Beyond this the second linear program takes more than a second or two.
-_MOST_CELLS_WITH_COORDINATES = 6000
+# A graph with more cells is huge: the full effort would take more than about two seconds.
+_MOST_CELLS = 5000
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def _ranks(count: int, edges: Sequence[Edge]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Boxes, then the places where a long edge passes through a row in between.
+    """Boxes, then the places where long edges pass through a row in between.
+
+    Edges of one tail share these: what is read in many rows is one line with branches.
 
     Attributes:
         paths: by edge, its cells from tail to head.
@@ -104,12 +107,15 @@ class _Cells:
     def spread(cls, sizes: Sequence[Size], edges: Sequence[Edge], ranks: Sequence[int]) -> _Cells:
         """Cut edges so that each piece goes from one row to the next."""
         all_ranks = list(ranks)
+        passages: dict[int, list[int]] = {}
         paths = []
         for tail, head in edges:
-            between = range(ranks[tail] + 1, ranks[head])
-            first = len(all_ranks)
-            all_ranks += between
-            paths.append([tail, *range(first, first + len(between)), head])
+            passage = passages.setdefault(tail, [])
+            length = ranks[head] - ranks[tail] - 1
+            for rank in range(ranks[tail] + 1 + len(passage), ranks[head]):
+                passage.append(len(all_ranks))
+                all_ranks.append(rank)
+            paths.append([tail, *passage[:length], head])
         passing = len(all_ranks) - len(sizes)
         widths = [size.width for size in sizes] + [0.0] * passing
         heights = [size.height for size in sizes] + [0.0] * passing
@@ -122,8 +128,10 @@ class _Cells:
 
     @property
     def pieces(self) -> list[Edge]:
-        """Edges from each row to the next."""
-        return [piece for path in self.paths for piece in itertools.pairwise(path)]
+        """Edges from each row to the next, each once."""
+        return list(
+            dict.fromkeys(piece for path in self.paths for piece in itertools.pairwise(path))
+        )
 
 
 def _ordered(cells: _Cells) -> list[list[int]]:
@@ -137,7 +145,7 @@ def _ordered(cells: _Cells) -> list[list[int]]:
     for cell in _depth_first(cells, above, below):
         rows[cells.ranks[cell]].append(cell)
     best, fewest = [list(row) for row in rows], _crossings(rows, below)
-    for sweep in range(_SWEEPS):
+    for sweep in range(_SWEEPS if cells.count <= _MOST_CELLS else _SWEEPS_OF_HUGE):
         if fewest == 0:
             break
         towards = above if sweep % 2 == 0 else below
@@ -184,17 +192,16 @@ def _crossings(rows: list[list[int]], below: list[list[int]]) -> int:
     for upper, lower in itertools.pairwise(rows):
         place = {cell: index for index, cell in enumerate(lower)}
         ends = [end for cell in upper for end in sorted(place[other] for other in below[cell])]
-        total += sum(
-            ends[later] < ends[earlier]
-            for earlier in range(len(ends))
-            for later in range(earlier + 1, len(ends))
-        )
+        below_and_left: list[int] = []
+        for end in reversed(ends):
+            total += bisect.bisect_left(below_and_left, end)
+            bisect.insort(below_and_left, end)
     return total
 
 
 def _columns(cells: _Cells, rows: list[list[int]]) -> list[float]:
     """The x of each cell: the order is kept, and edges are as straight as can be."""
-    if cells.count > _MOST_CELLS_WITH_COORDINATES:
+    if cells.count > _MOST_CELLS:
         return _centred(cells, rows)
     from ortools.linear_solver import pywraplp
 
@@ -228,9 +235,10 @@ def _centred(cells: _Cells, rows: list[list[int]]) -> list[float]:
             x += _apart(cells, left, right)
             across[right] = x
     spans = [across[row[-1]] + cells.widths[row[-1]] / 2 for row in rows]
+    widest = max(spans)
     for row, span in zip(rows, spans, strict=True):
         for cell in row:
-            across[cell] += (max(spans) - span) / 2
+            across[cell] += (widest - span) / 2
     return across
 
 

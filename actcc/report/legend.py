@@ -55,10 +55,10 @@ class Legend:
             entries.append(Entry(_KEPT, "kept as it is", counts[_KEPT]))
         return cls(tuple(entries), tuple(colours.get(choice, _OTHER) for choice in choices))
 
-    def of_box(self, sites: Sequence[int]) -> str:
-        """The colour of a box with these sites: what was rewritten shows before what was kept."""
-        found = [self.colours[site] for site in sites]
-        return next((colour for colour in found if colour != _KEPT), found[0] if found else "plain")
+    def shown_site(self, sites: Sequence[int]) -> int | None:
+        """The site that gives a box its colour: one that was rewritten, if there is one."""
+        rewritten = (site for site in sites if self.colours[site] != _KEPT)
+        return next(rewritten, sites[0] if sites else None)
 
 
 def _choice(site: SitePlan) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from actcc.plan import Plan
-from actcc.report.formats import latency, signed
+from actcc.report.formats import latency, minus, signed
 from actcc.report.front import predicted_front
 from actcc.result import TrialFigures
 
@@ -17,6 +17,7 @@ _TICKS = 5
 _ROOM = 1.15  # beyond the outermost point
 _MOST_OF_BUDGET = 2.5  # what lies further out is drawn at the edge, or it would squeeze the rest
 _CHARACTER = 7.0
+_MOST_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,22 @@ def trade_off(plan: Plan, trials: Sequence[TrialFigures], chosen: int | None) ->
     Args:
         chosen: index of the trial that became the result; None if the original is kept.
     """
+    if plan.latency is None:
+        return ()
     drafts = []
+    unit = plan.latency.original_ns / 100
     if any(trial.drop is not None for trial in trials):
-        drafts.append(_measured(plan, trials, chosen))
+        drafts.append(_measured(plan, trials, chosen, plan.latency.source))
     if any(candidate.loss for site in plan.sites for candidate in site.candidates):
-        drafts.append(_predicted(plan, trials, chosen))
+        drafts.append(_predicted(plan, trials, chosen, unit))
     across = _ticks(*_x_range([datum for draft in drafts for datum in draft.data]))
-    return tuple(_panel(draft, across, f"latency, % of {_original(plan)}") for draft in drafts)
+    label = f"latency, % of the original's {latency(plan.latency.original_ns)}"
+    return tuple(_panel(draft, across, label) for draft in drafts)
 
 
-def _original(plan: Plan) -> str:
-    return f"the original's {latency(plan.latency.original_ns)}"
-
-
-def _measured(plan: Plan, trials: Sequence[TrialFigures], chosen: int | None) -> _Draft:
+def _measured(
+    plan: Plan, trials: Sequence[TrialFigures], chosen: int | None, source: str
+) -> _Draft:
     data = [_Datum(100.0, 0.0, "original", "", "the original")]
     for index, trial in enumerate(trials):
         if trial.drop is None:
@@ -151,7 +154,7 @@ def _measured(plan: Plan, trials: Sequence[TrialFigures], chosen: int | None) ->
     metric = "accuracy" if plan.accuracy is None else plan.accuracy.metric
     return _Draft(
         "measured",
-        f"{plan.latency.source.capitalize()} latency, measured accuracy",
+        f"{source.capitalize()} latency, measured accuracy",
         f"drop of {metric}",
         tuple(data),
         allowed=allowed,
@@ -159,8 +162,9 @@ def _measured(plan: Plan, trials: Sequence[TrialFigures], chosen: int | None) ->
     )
 
 
-def _predicted(plan: Plan, trials: Sequence[TrialFigures], chosen: int | None) -> _Draft:
-    unit = plan.latency.original_ns / 100
+def _predicted(
+    plan: Plan, trials: Sequence[TrialFigures], chosen: int | None, unit: float
+) -> _Draft:
     data = []
     for index, trial in enumerate(trials):
         share = trial.predicted_latency_ns / trial.latency.original_ns * 100
@@ -169,8 +173,8 @@ def _predicted(plan: Plan, trials: Sequence[TrialFigures], chosen: int | None) -
         tooltip = f"plan {index + 1}: predicted {share:.1f} % latency, {loss:.3g} % of fidelity"
         data.append(_Datum(share, loss, style, str(index + 1), tooltip))
     front = [(point.latency_ns / unit, 100 * point.loss) for point in predicted_front(plan)]
-    losses = sorted(datum.y for datum in data)
-    most = 1.6 * losses[-1] if losses and losses[-1] > 0 else max(loss for _, loss in front)
+    tried = max((datum.y for datum in data), default=0.0)
+    most = 1.6 * tried if tried > 0 else max((loss for _, loss in front), default=1.0)
     shown = [point for point in front if point[1] <= most]
     return _Draft(
         "predicted",
@@ -231,7 +235,7 @@ def _ticks(low: float, high: float) -> list[float]:
 def _tick_text(value: float, ticks: Sequence[float]) -> str:
     step = ticks[1] - ticks[0]
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value + 0.0:.{digits}f}".replace("-", "−")
+    return minus(f"{value:g}" if digits > _MOST_DIGITS else f"{value + 0.0:.{digits}f}")
 
 
 def _marks(data: Sequence[_Datum], scale: _Scale) -> list[Mark]:

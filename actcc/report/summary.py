@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actcc.graph import Graph
-from actcc.graph.files import initializer_bytes
+from actcc.graph.files import initializer_bytes, tensor_bytes
 from actcc.plan import AccuracyFigures, Plan
 from actcc.report.formats import bytes_of, change_of, latency, minus, signed
 from actcc.result import Result
-from actcc.site import KEEP
 
 
 @dataclass(frozen=True)
@@ -34,52 +34,63 @@ def verdict(result: Result) -> str:
     plan = result.plan
     if result.status == "unchanged":
         return f"Unchanged: {result.reason}."
-    parts = [f"{1 / plan.latency.ratio:.2f}× faster"]
+    parts = [] if plan.latency is None else [_speed_up(plan.latency.ratio)]
     if plan.accuracy is not None:
         figures = plan.accuracy
         within = "" if figures.allowed_drop is None else ", within its budget"
         parts.append(f"{figures.metric} {figures.original:.4g} → {figures.result:.4g}{within}")
     elif plan.max_relative_difference is not None:
         parts.append(f"outputs agree within {plan.max_relative_difference:.0e} of their range")
-    changed = sum(site.chosen != KEEP for site in plan.sites)
-    parts.append(f"{changed} of {len(plan.sites)} sites rewritten")
+    parts.append(f"{len(plan.rewritten)} of {len(plan.sites)} sites rewritten")
     return minus("; ".join(parts)) + "."
+
+
+def _speed_up(ratio: float) -> str:
+    factor = 1 / ratio
+    return f"{factor:.2f}× faster" if factor >= 1.005 else f"{100 * (1 - ratio):.2g} % faster"
 
 
 def before_and_after(result: Result, original: Graph) -> tuple[Row, ...]:
     """The table at the top."""
     plan = result.plan
-    rows = [_latency_row(plan)]
-    if result.status == "optimized":
-        share = change_of(plan.latency.original_ns, plan.predicted_latency_ns)
-        predicted = latency(plan.predicted_latency_ns)
-        rows.append(Row("Latency as predicted", "sum of the chosen prices", "", predicted, share))
+    rows = list(_latency_rows(plan, rewritten=result.status == "optimized"))
     rows.append(_difference_row(plan) if plan.accuracy is None else _accuracy_row(plan.accuracy))
     before, after = plan.peak_bytes
     note = "of activations, by the target's own rules"
     rows.append(
         Row("Peak memory", note, bytes_of(before), bytes_of(after), change_of(before, after))
     )
-    sizes = model_bytes(original), model_bytes(result.graph)
-    rows.append(
-        Row("Model size", "weights included", *map(bytes_of, sizes), change_of(*sizes)),
-    )
-    counts = operators(original).total(), operators(result.graph).total()
-    rows.append(Row("Operators", "", *(f"{n:,}" for n in counts), change_of(*counts)))
+    rows.append(_size_row(model_bytes(original), model_bytes(result.graph)))
+    rows.append(_count_row(len(list(original.nodes())), len(list(result.graph.nodes()))))
     return tuple(rows)
 
 
-def _latency_row(plan: Plan) -> Row:
-    figures = plan.latency
+def _size_row(before: int, after: int) -> Row:
+    change = change_of(before, after)
+    return Row("Model size", "weights included", bytes_of(before), bytes_of(after), change)
+
+
+def _count_row(before: int, after: int) -> Row:
+    return Row("Operators", "", f"{before:,}", f"{after:,}", change_of(before, after))
+
+
+def _latency_rows(plan: Plan, *, rewritten: bool) -> Iterator[Row]:
+    figures, predicted = plan.latency, plan.predicted_latency_ns
+    if figures is None:
+        yield Row("Latency", "the target cannot time this model", "", "", "")
+        return
     noise = f" ± {100 * figures.ratio_noise:.1f} %" if figures.ratio_noise else ""
     change = f"{1 / figures.ratio:.3f}× ({100 * figures.ratio:.1f} %{noise})"
-    return Row(
+    yield Row(
         "Latency",
         figures.source,
         latency(figures.original_ns),
         latency(figures.result_ns),
         change if figures.ratio != 1.0 else "the same",
     )
+    if rewritten and predicted is not None:
+        share = change_of(figures.original_ns, predicted)
+        yield Row("Latency as predicted", "sum of the chosen prices", "", latency(predicted), share)
 
 
 def _accuracy_row(figures: AccuracyFigures) -> Row:
@@ -90,8 +101,7 @@ def _accuracy_row(figures: AccuracyFigures) -> Row:
     if figures.allowed_drop is not None:
         said += f"; allowed {signed(-figures.allowed_drop)}"
     note = f"{figures.metric} on {figures.samples:,} held-out samples"
-    values = f"{figures.original:.4f}", f"{figures.result:.4f}"
-    return Row("Accuracy", note, *values, said)
+    return Row("Accuracy", note, f"{figures.original:.4f}", f"{figures.result:.4f}", said)
 
 
 def _difference_row(plan: Plan) -> Row:
@@ -121,5 +131,9 @@ def changed_operators(original: Graph, result: Graph) -> tuple[Row, ...]:
 def model_bytes(graph: Graph) -> int:
     """Size of the model as a file, up to a few bytes; weights beside the file count too."""
     frame = graph.frame()
-    kept = sum(initializer_bytes(tensor) for tensor in frame.graph.initializer)
-    return int(frame.ByteSize()) - kept + graph.weight_bytes
+    left_out = (
+        tensor_bytes(tensor.data_type, tensor.dims) - initializer_bytes(tensor)
+        for tensor in frame.graph.initializer
+        if initializer_bytes(tensor) < tensor_bytes(tensor.data_type, tensor.dims)
+    )
+    return int(frame.ByteSize()) + sum(left_out)

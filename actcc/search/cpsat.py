@@ -63,7 +63,7 @@ class CpSat:
             if "max_loss_ppm" not in error.nearest:  # names the user's budgets
                 return solve_within(space, max_loss=None, max_latency_ns=limit)
             least = error.nearest["max_loss_ppm"] / 1e6
-            if space.metric == "fidelity" and least > space.allowed_drop:
+            if space.predicts_metric and least > space.allowed_drop:
                 least = space.allowed_drop
             return solve_within(space, max_loss=least, max_latency_ns=limit)
 

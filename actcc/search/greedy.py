@@ -81,7 +81,7 @@ def steps(space: Space) -> list[Step]:
 def _hull(options: Sequence[Option]) -> list[tuple[Option, float]]:
     """The options on the lower convex hull of (loss, cost) behind `keep`, with their slopes."""
     reached = Option(KEEP, 0, 0)
-    hull = []
+    hull: list[tuple[Option, float]] = []
     while True:
         better = [option for option in options if option.cost_ns < reached.cost_ns]
         if not better:

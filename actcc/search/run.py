@@ -90,7 +90,7 @@ class Search:
         """
         try:
             if self.evidence.estimates is not None:
-                seen = [*self.trials.done, *self.trials.refused]
+                seen: list[Trial | Refused] = [*self.trials.done, *self.trials.refused]
                 self._follow(STRATEGIES[strategy](self.space, seen), advance)
             if self.trials.best is None:
                 self._fall_back(advance)

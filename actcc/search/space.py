@@ -24,7 +24,7 @@ class Space:
 
     Attributes:
         problem: the integer program without budgets.
-        metric: name of what accuracy is measured with.
+        predicts_metric: losses are estimated in the very metric that is measured.
         original_latency_ns: of the model as it was given.
         original_peak_bytes: None if it depends on data; known wherever memory has a budget.
         seed: of every draw.
@@ -32,7 +32,7 @@ class Space:
 
     problem: Problem
     budget: Budget
-    metric: str
+    predicts_metric: bool
     original_latency_ns: float
     original_peak_bytes: int | None
     seed: int
@@ -43,7 +43,7 @@ class Space:
         return cls(
             build_problem(evidence),
             budget,
-            metric,
+            metric == "fidelity" == evidence.estimator,
             evidence.original_latency_ns,
             evidence.peak_bytes,
             seed,

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from actcc.accuracy.fidelity import (
     LARGEST_LOSS,
+    Fidelity,
     FidelityReference,
-    bootstrap_interval,
     feature_axis,
 )
+from actcc.calibration import SampleSet
 from actcc.errors import DataError
 
 
@@ -194,11 +195,26 @@ def test_half_precision_is_measured_in_double() -> None:
     assert reference.loss(changed) > 1
 
 
+def test_sequences_and_maps_are_compared_as_one_tensor_each() -> None:
+    random = np.random.default_rng(0)
+    values = [random.standard_normal(6).astype(np.float32) for _ in range(5)]
+    lists = [{"y": [value[:2], value[2:].reshape(2, 2)]} for value in values]
+    maps = [{"y": [dict(enumerate(value.tolist()))]} for value in values]
+    rows = FidelityReference(outputs_of(values))
+    changed = [value + 0.1 for value in values]
+    expected = rows.loss(outputs_of(changed))
+    found = FidelityReference(lists).loss([{"y": [c[:2], c[2:].reshape(2, 2)]} for c in changed])
+    assert found == pytest.approx(expected)
+    found = FidelityReference(maps).loss([{"y": [dict(enumerate(c.tolist()))]} for c in changed])
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert FidelityReference(lists).loss(lists) == 0
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="at least one sample"):
         FidelityReference([])
-    with pytest.raises(DataError, match=r"output 'y' is a list and no tensor.*--metric"):
-        FidelityReference([{"y": [{0: 0.5}]}])
+    with pytest.raises(DataError, match=r"output 'y' is a NoneType and no tensor"):
+        FidelityReference([{"y": [None]}])
     reference = FidelityReference(outputs_of(random_outputs((1, 4))))
     with pytest.raises(DataError, match="no output 'y'"):
         reference.sample_loss(0, {"z": np.zeros((1, 4))})
@@ -206,12 +222,14 @@ def test_what_cannot_be_compared_is_refused() -> None:
         reference.loss([{"y": np.zeros((1, 4))}])
 
 
-def test_the_bootstrap_interval_is_as_wide_as_the_standard_error_says() -> None:
-    losses = np.random.default_rng(0).normal(3.0, 1.0, 400)
-    found = bootstrap_interval(losses, seed=1)
-    error = losses.std(ddof=1) / 20
-    assert found.low == pytest.approx(losses.mean() - 1.96 * error, abs=0.15 * error)
-    assert found.high == pytest.approx(losses.mean() + 1.96 * error, abs=0.15 * error)
-    assert found == bootstrap_interval(losses, seed=1)
-    with pytest.raises(DataError, match="at least 2"):
-        bootstrap_interval([0.5])
+def test_fidelity_is_one_minus_the_mean_loss_of_the_samples() -> None:
+    metric, samples = Fidelity(), SampleSet("arrays", None, ())
+    originals = outputs_of(random_outputs((1, 4)))
+    changed = [{"y": output["y"] + 0.1 * index} for index, output in enumerate(originals)]
+    judge = metric.judge([metric.observe(o, None) for o in originals], samples)
+    every = np.arange(len(originals))
+    assert judge(originals).value(every) == 1.0
+    scores = judge(changed)
+    assert scores.value(every) == pytest.approx(1 - FidelityReference(originals).loss(changed))
+    assert scores.value(np.array([0, 0])) == 1.0
+    assert len(scores) == len(originals)

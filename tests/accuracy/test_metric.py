@@ -1,4 +1,4 @@
-"""`--metric file.py:function`: loading, evaluating, and one line for what goes wrong."""
+"""Metrics by name, and `--metric file.py:function`: loading, scoring, and what goes wrong."""
 
 import pickle
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actcc.accuracy.metric import Metric, load_metric
+from actcc.accuracy.built_in import BUILT_IN_METRICS, load_metric
+from actcc.accuracy.metric import FunctionMetric, load_function_metric
 from actcc.calibration import Sample
 from actcc.errors import DataError
 
@@ -30,21 +31,76 @@ def code(tmp_path: Path):
     return write
 
 
-def test_a_metric_is_named_after_its_function_and_evaluated(code) -> None:
-    metric = load_metric(code(TOP1))
+def scored(metric: FunctionMetric):
+    """Scores of the outputs, by way of what workers observe."""
+    found = [
+        metric.observe(outputs, sample) for outputs, sample in zip(OUTPUTS, SAMPLES, strict=True)
+    ]
+    return metric.judge(found, SAMPLES)(found)
+
+
+def test_a_function_is_named_after_itself_and_called(code) -> None:
+    metric = load_function_metric(code(TOP1))
     assert metric.name == "top1"
-    found = metric.evaluate(OUTPUTS, SAMPLES)
-    assert found == 0.5
-    assert type(found) is float
+    scores = scored(metric)
+    assert len(scores) == 2
+    assert scores.value(np.array([0, 1])) == 0.5
+    assert scores.value(np.array([0, 0])) == 1.0
 
 
-def test_a_loaded_metric_travels_to_other_processes(code) -> None:
+def test_a_loaded_function_travels_to_other_processes(code) -> None:
     received = pickle.loads(pickle.dumps(load_metric(code(TOP1))))
-    assert received.evaluate(OUTPUTS, SAMPLES) == 0.5
+    assert received.call(OUTPUTS, SAMPLES) == 0.5
 
 
-def test_a_metric_can_be_made_in_python() -> None:
-    assert Metric("count", lambda outputs, samples: len(outputs)).evaluate(OUTPUTS, SAMPLES) == 2.0
+def test_a_function_can_be_given_in_python() -> None:
+    metric = FunctionMetric("count", lambda outputs, samples: len(outputs))
+    assert metric.call(OUTPUTS, SAMPLES) == 2.0
+
+
+def test_a_figure_for_each_sample_is_called_once_and_drawn_from() -> None:
+    calls = []
+
+    def hits(outputs, samples):
+        calls.append(len(samples))
+        return np.array([output["y"].argmax() == 1 for output in outputs])
+
+    scores = scored(FunctionMetric("hits", hits))
+    assert scores.value(np.array([0, 1])) == 0.5
+    assert scores.value(np.array([1, 1])) == 0.0
+    assert calls == [2]
+    assert scores.draws > 1000
+
+
+def test_one_figure_for_all_is_computed_for_every_draw() -> None:
+    calls = []
+    scores = scored(FunctionMetric("n", lambda outputs, samples: calls.append(0) or len(outputs)))
+    assert scores.value(np.array([0, 1, 1])) == 3.0
+    assert len(calls) == 2
+    assert scores.draws == 100
+
+
+@pytest.mark.parametrize("name", BUILT_IN_METRICS)
+def test_built_in_metrics_have_their_name_and_travel(name: str) -> None:
+    metric = pickle.loads(pickle.dumps(load_metric(name)))
+    assert metric.name == name
+
+
+@pytest.mark.parametrize("specification", ["top2", "score.py", "score.txt:top1", "map", ""])
+def test_an_unknown_name_lists_the_built_in_metrics(specification: str) -> None:
+    with pytest.raises(DataError, match=r"known: fidelity, .*coco-map.*; or write .*file\.py:func"):
+        load_metric(specification)
+
+
+@pytest.mark.parametrize("specification", ["coco-map:", "top1:", "fidelity:"])
+def test_nothing_after_the_colon_is_refused(specification: str) -> None:
+    with pytest.raises(DataError, match="says nothing after the colon"):
+        load_metric(specification)
+
+
+def test_fidelity_takes_no_argument() -> None:
+    with pytest.raises(DataError, match="'fidelity:y': fidelity looks at all outputs"):
+        load_metric("fidelity:y")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +127,8 @@ def test_a_metric_that_cannot_be_called_is_refused_when_it_is_loaded(code, body,
         ("None", "returned a NoneType; it must return one number"),
         ("'0.5'", "returned a str; it must return one number"),
         ("[0.5]", "returned a list; it must return one number"),
-        ("__import__('numpy').zeros(3)", "returned a ndarray; it must return one number"),
+        ("__import__('numpy').zeros(3)", "an array float64 [3]; it must return one number, or [2]"),
+        ("__import__('numpy').array([1, float('nan')])", "returned NaN or infinity"),
         ("outputs[0]['z']", "raised KeyError: 'z', at score.py:1; "),
         ("1 / 0", "raised ZeroDivisionError: division by zero, at score.py:1; "),
     ],
@@ -79,16 +136,16 @@ def test_a_metric_that_cannot_be_called_is_refused_when_it_is_loaded(code, body,
 def test_what_a_metric_does_wrong_is_said_in_one_line(code, returned, said) -> None:
     metric = load_metric(code(f"def m(outputs, samples): return {returned}"))
     with pytest.raises(DataError) as caught:
-        metric.evaluate(OUTPUTS, SAMPLES)
+        metric.call(OUTPUTS, SAMPLES)
     assert said in str(caught.value)
     assert "score.py:m" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("specification", ["top1", "score.py", "score.txt:top1", "score.py:"])
-def test_a_metric_is_given_as_file_and_function(specification: str) -> None:
+def test_a_function_is_given_as_file_and_function(specification: str) -> None:
     with pytest.raises(DataError, match=r"write it as file\.py:function"):
-        load_metric(specification)
+        load_function_metric(specification)
 
 
 def test_a_missing_file_or_function_is_named(code) -> None:

@@ -1,5 +1,6 @@
 """Bad input: one line on stderr, exit code 2, and nothing left behind."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+
+from actcc.cli import main
 
 NETWORK = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -17,9 +20,69 @@ network (float[batch, 3] x) => (float[batch, 3] y) {
 """
 
 
+WITH_WEIGHT = """
+<ir_version: 8, opset_import: ["" : 17]>
+network (float[1, 4] x) => (float[1, 4] y) <float[4] w = {1, 2, 3, 4}> { y = Add(x, w) }
+"""
+SHAPELESS = """
+<ir_version: 8, opset_import: ["" : 17]>
+network (float[] x) => (float[] y) { y = Relu(x) }
+"""
+DANGLING = """
+<ir_version: 8, opset_import: ["" : 17]>
+network (float[1, 4] x) => (float[1, 4] y) { y = Add(x, nowhere) }
+"""
+
+
+def with_weight_at(location: str, length: int = 16) -> onnx.ModelProto:
+    """A model whose weight is said to lie in another file."""
+    model = onnx.parser.parse_model(WITH_WEIGHT)
+    (weight,) = model.graph.initializer
+    weight.ClearField("float_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+        weight.external_data.add(key=key, value=value)
+    return model
+
+
+def damaged_networks(folder: Path) -> dict[str, onnx.ModelProto]:
+    """Models by file name; what they need lies in or beside `folder`."""
+    (folder.parent / "outside.data").write_bytes(bytes(16))
+    (folder / "short.data").write_bytes(bytes(6))
+    os.symlink(folder.parent / "outside.data", folder / "link.data")
+    new, none, cyclic, vast = (onnx.parser.parse_model(WITH_WEIGHT) for _ in range(4))
+    new.opset_import[0].version = 99
+    del none.opset_import[:]
+    cyclic.graph.node[0].input[0] = "y"
+    vast.graph.initializer[0].dims[:] = [2**40]
+    shapeless = onnx.parser.parse_model(SHAPELESS)
+    shapeless.graph.input[0].type.tensor_type.ClearField("shape")
+    return {
+        "absent_data.onnx": with_weight_at("absent.data"),
+        "short_data.onnx": with_weight_at("short.data"),
+        "parent_data.onnx": with_weight_at("../outside.data"),
+        "absolute_data.onnx": with_weight_at(str(folder.parent / "outside.data")),
+        "linked_data.onnx": with_weight_at("link.data"),
+        "future.onnx": new,
+        "no_opset.onnx": none,
+        "cycle.onnx": cyclic,
+        "vast.onnx": vast,
+        "dangling.onnx": onnx.parser.parse_model(DANGLING),
+        "shapeless.onnx": shapeless,
+    }
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    onnx.save_model(onnx.parser.parse_model(NETWORK), tmp_path / "network.onnx")
+    tmp_path = tmp_path / "folder"
+    tmp_path.mkdir()
+    network = onnx.parser.parse_model(NETWORK)
+    onnx.save_model(network, tmp_path / "network.onnx")
+    whole = network.SerializeToString()
+    (tmp_path / "truncated.onnx").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "no_text.onnx").write_bytes(whole.replace(b"Sigmoid", b"Sigm\xf2id"))
+    for name, model in damaged_networks(tmp_path).items():
+        (tmp_path / name).write_bytes(model.SerializeToString())
     (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "empty.onnx").write_bytes(b"")
     np.savez(tmp_path / "wrong.npz", x=np.zeros((8, 5), np.float32))
@@ -39,6 +102,27 @@ CASES = {
     "missing model": (("absent.onnx",), "no such file"),
     "not ONNX": (("text.onnx",), "not an ONNX model"),
     "empty file": (("empty.onnx",), "not an ONNX model"),
+    "truncated": (("truncated.onnx",), "not an ONNX model"),
+    "text that is none": (("no_text.onnx",), "NodeProto.op_type is no text"),
+    "external data missing": (("absent_data.onnx",), "'absent.data' of 'w' is missing"),
+    "external data too short": (("short_data.onnx",), "cannot be read"),
+    "external data in the parent": (("parent_data.onnx",), "outside the model's folder"),
+    "external data at a path": (("absolute_data.onnx",), "outside the model's folder"),
+    "external data behind a link": (("linked_data.onnx",), "outside the model's folder"),
+    "opset of the future": (("future.onnx",), "(opset 99; the installed onnx"),
+    "no opset": (("no_opset.onnx",), "names no ONNX opset"),
+    "cycle": (("cycle.onnx",), "cycle"),
+    "input from nowhere": (("dangling.onnx",), "not a valid ONNX model"),
+    "weight without data": (("vast.onnx",), "not a valid ONNX model"),
+    "no shapes": (("shapeless.onnx",), "--shape x="),
+    "infeasible latency": (
+        ("network.onnx", *SHAPE, "--target", "npu1", "--max-latency", "1%", "--quiet"),
+        "latency",
+    ),
+    "infeasible memory": (
+        ("network.onnx", *SHAPE, "--target", "npu1", "--max-memory", "1%", "--quiet"),
+        "memory",
+    ),
     "unknown target": (("network.onnx", *SHAPE, "--target", "npu9"), "unknown target 'npu9'"),
     "missing profile": (("network.onnx", *SHAPE, "--target", "no.toml"), "no such target profile"),
     "profile without fields": (("network.onnx", *SHAPE, "--target", "bad.toml"), "bad.toml"),
@@ -63,16 +147,37 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_line_and_leaves_nothing(folder: Path, name: str) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(
+    folder: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     arguments, message = CASES[name]
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    done = actcc(folder, "optimize", *arguments)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
+    before = files_in(folder)
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["optimize", *arguments])
+    printed, said = capfd.readouterr()
+    assert ended.value.code == 2, said
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert printed == ""
+    assert files_in(folder) == before
+
+
+def test_the_process_ends_with_code_2_and_one_line(folder: Path) -> None:
+    before = files_in(folder)
+    done = actcc(folder, "optimize", "truncated.onnx")
+    assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert files_in(folder) == before
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_an_unknown_option_is_refused_with_the_usage(folder: Path) -> None:

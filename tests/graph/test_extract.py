@@ -65,7 +65,7 @@ def test_a_part_of_a_dynamic_model_needs_a_shape() -> None:
     assert part.shape("b") == (2, 4)
 
 
-def test_a_node_with_a_subgraph_is_not_extracted() -> None:
+def test_a_node_with_a_subgraph_is_extracted_with_what_the_subgraph_reads() -> None:
     graph = Graph.load(
         onnx.parser.parse_model(
             """
@@ -79,8 +79,13 @@ def test_a_node_with_a_subgraph_is_not_extracted() -> None:
             """
         )
     )
-    with pytest.raises(ModelError, match="'if' holds a subgraph"):
-        extract(graph, ["if"])
+    part = extract(graph, ["if"])
+    assert [t.name for t in part.inputs] == ["c", "x"]
+    assert [t.name for t in part.outputs] == ["y"]
+    values = np.asarray([-1.0, 2.0], np.float32)
+    for condition, expected in ((True, [1.0, -2.0]), (False, [1.0, 2.0])):
+        found = run(session(part), {"c": np.asarray(condition), "x": values})
+        np.testing.assert_array_equal(found["y"], expected)
 
 
 def test_an_overridable_initializer_is_an_input_of_the_part() -> None:

@@ -23,7 +23,7 @@ from every_rewrite import simplify_in_this_process
 from pebble import ProcessExpired, ProcessPool
 
 TARGETS = (EVERY_REWRITE, "npu1")
-_TIME_LIMIT_S = 120.0
+_TIME_LIMIT_S = 300.0
 _SHOWN_REASONS = 12
 
 

@@ -149,12 +149,15 @@ def _read_rtdetr(arrays: Arrays, size: Size) -> Decoded:
 
 
 def _boxes_and_scores(outputs: Mapping[str, Array]) -> Arrays | None:
-    """The outputs [1, n, 4] and [1, n, C], in this order."""
-    tables = _tables(outputs)
-    if len(tables) != 2 or len(tables[0]) != len(tables[1]):
+    """The outputs [1, n, 4] and [1, n, C], in this order; of two [1, n, 4], the one named so."""
+    named = {name: o[0] for name, o in outputs.items() if o.ndim == 3 and o.shape[0] == 1}
+    if len(named) != 2 or len({len(table) for table in named.values()}) > 1:
         return None
-    boxes, scores = tables if tables[0].shape[1] == 4 else tables[::-1]
-    return (boxes, scores) if boxes.shape[1] == 4 else None
+    boxes = [name for name, table in named.items() if table.shape[1] == 4]
+    if not boxes:
+        return None
+    chosen = next((name for name in boxes if "box" in name.lower()), boxes[0])
+    return named.pop(chosen), next(iter(named.values()))
 
 
 def _find_yolo_nas(outputs: Mapping[str, Array], size: Size, strict: bool) -> Arrays | None:

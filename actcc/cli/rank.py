@@ -1,0 +1,170 @@
+"""`actcc rank`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actcc.cli.options import (
+    also_option,
+    json_option,
+    model_argument,
+    parse_shapes,
+    plugin_option,
+    shape_option,
+    skip_option,
+    target_option,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from actcc.estimators.kendall import Tau
+    from actcc.estimators.ranking import EstimatorFigures
+    from actcc.estimators.record import RankingRecord
+
+
+@click.command("rank", short_help="Which estimator orders plans of MODEL best, and what it costs.")
+@model_argument
+@target_option
+@click.option(
+    "--samples",
+    "plans",
+    default=40,
+    show_default=True,
+    type=click.IntRange(min=8),
+    help="Random plans to draw and measure.",
+)
+@click.option("--calib", metavar="PATH", help="What estimators may see; as for optimize.")
+@click.option(
+    "--eval",
+    "evaluation",
+    metavar="PATH",
+    help="What plans are measured on, as --calib [default: part of --calib is held out].",
+)
+@click.option("--preprocess", metavar="NAME|FILE.toml", help="As for optimize.")
+@click.option("--limit", type=click.IntRange(min=2), help="Use at most this many samples of each.")
+@click.option(
+    "--metric",
+    metavar="NAME|FILE.py:FUNCTION",
+    default="fidelity",
+    show_default=True,
+    help="What is measured, as for optimize.",
+)
+@click.option("--labels", metavar="PATH", help="As for optimize.")
+@click.option(
+    "--estimator",
+    "estimators",
+    multiple=True,
+    metavar="NAME",
+    help="Rank this one; may be repeated [default: all].",
+)
+@shape_option
+@skip_option
+@also_option
+@plugin_option
+@click.option("--seed", default=0, show_default=True, help="Same input and seed, same plans.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes [default: one a core].")
+@click.option("--no-cache", is_flag=True, help="Do not keep the result for --estimator auto.")
+@click.option("--save", type=click.Path(dir_okay=False), help="Also write the result as JSON.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def rank_command(**options: Any) -> None:
+    """Draw random plans for MODEL, measure each, and say how well every estimator orders them.
+
+    Needs pip install 'actcc[rank]'. `actcc optimize --estimator auto` then uses the best one for
+    the same model and metric.
+
+    \b
+    Example:
+      actcc rank yolox_nano.onnx --samples 40 --calib coco/ --preprocess yolox
+    """
+    from actcc.cli.progress import console_progress
+    from actcc.estimators.ranking import ALL_ESTIMATORS
+    from actcc.graph.files import write_text
+    from actcc.rank import rank
+
+    record = rank(
+        Path(options["model"]),
+        options["target"],
+        plans=options["plans"],
+        estimators=options["estimators"] or ALL_ESTIMATORS,
+        calibration=options["calib"],
+        evaluation=options["evaluation"],
+        preprocessing=options["preprocess"],
+        limit=options["limit"],
+        labels=options["labels"],
+        metric=options["metric"],
+        input_shapes=parse_shapes(options["shapes"]),
+        plugins=options["plugins"],
+        skip=options["skip"],
+        also=options["also"],
+        seed=options["seed"],
+        workers=options["workers"],
+        cache=not options["no_cache"],
+        progress=console_progress(options["quiet"] or options["as_json"]),
+    )
+    if options["save"]:
+        write_text(Path(options["save"]), record.to_json())
+    if options["as_json"]:
+        click.echo(json.dumps(json.loads(record.to_json()), indent=2))
+    else:
+        _render(record, Path(options["model"]).name)
+
+
+def _render(record: RankingRecord, model: str) -> None:
+    from actcc.cli.render import plain_console
+
+    console = plain_console()
+    console.print(_table(record, model))
+    metrics = [plan.metric for plan in record.plans]
+    console.print(
+        f"{len(record.plans)} plans of {min(len(p.changes) for p in record.plans)} to "
+        f"{max(len(p.changes) for p in record.plans)} changes, {record.metric} "
+        f"{min(metrics):.4g} to {max(metrics):.4g} (original {record.original:.4g}) on "
+        f"{record.evaluation}; measuring one takes {_seconds(record.plan_s)}",
+        soft_wrap=True,
+    )
+    for figures in record.estimators:
+        if figures.skipped:
+            console.print(f"{figures.name}: {figures.skipped}", soft_wrap=True)
+    best = record.standings.best
+    if best is not None:
+        console.print(f"[bold]best[/bold]: {best.name} (actcc optimize --estimator auto)")
+
+
+def _table(record: RankingRecord, model: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"Kendall's τ with {record.metric} on {model}")
+    for column in ("estimator", "needs"):
+        table.add_column(column)
+    for column in ("τ, sum of losses", "τ, whole network", "all losses", "a network"):
+        table.add_column(column, justify="right")
+    for figures in record.estimators:
+        table.add_row(figures.name, figures.needs, *_cells(figures))
+    return table
+
+
+def _cells(figures: EstimatorFigures) -> tuple[str, str, str, str]:
+    if figures.skipped and figures.network_tau is None:
+        return "undefined", "undefined", "", ""
+    judges = figures.plan_s > 0
+    return (
+        _tau(figures.tau),
+        _tau(figures.network_tau) if judges else "–",
+        _seconds(figures.table_s),
+        _seconds(figures.plan_s) if judges else "–",
+    )
+
+
+def _tau(tau: Tau | None) -> str:
+    return "undefined" if tau is None else f"{tau.value:.2f} ({tau.low:.2f} to {tau.high:.2f})"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"

@@ -1,0 +1,62 @@
+"""Damaged model files: success with a valid model, or one line, exit code 2 and nothing left."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+from damaged_files import damaged_files, run_command
+from networks import residual_network
+from run_fuzz import EXAMPLE, run_damaged
+
+_REAL_MODELS = ("FastestDet", "silero_vad", "mobilenet_v2_qdq", "ultraface_rfb_320")
+
+
+def problems(model: Path, count: int, seed: int) -> list[str]:
+    found = list(run_damaged(damaged_files(model.read_bytes(), count, seed), 2))
+    assert len(found) == count
+    assert {code for _, code, _ in found} >= {0, 2}  # both ways of ending well are met
+    return [f"{name}: {problem}" for name, _, problem in found if problem]
+
+
+def test_a_damaged_file_never_ends_in_a_traceback() -> None:
+    assert problems(EXAMPLE, count=60, seed=1) == []
+
+
+@pytest.mark.slow  # six hundred runs: three minutes
+def test_six_hundred_damaged_files_never_end_in_a_traceback() -> None:
+    assert problems(EXAMPLE, count=600, seed=0) == []
+
+
+@pytest.mark.slow  # a hundred runs of a large model: a minute each
+@pytest.mark.shared
+@pytest.mark.parametrize("name", _REAL_MODELS)
+def test_damaged_files_of_real_models_never_end_in_a_traceback(shared: Path, name: str) -> None:
+    assert problems(shared / "models" / f"{name}.onnx", count=100, seed=0) == []
+
+
+def test_a_chain_of_thousands_of_nodes_meets_no_limit_of_recursion(tmp_path: Path) -> None:
+    nodes = [onnx.helper.make_node("Relu", [f"t{i}"], [f"t{i + 1}"]) for i in range(3000)]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes, "chain", [value("t0", 1, [1, 4])], [value("t3000", 1, [1, 4])]
+    )
+    model, output = tmp_path / "chain.onnx", tmp_path / "out.onnx"
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), model)
+    code, _, said = run_command(
+        ["optimize", str(model), "--target", "npu1", "-o", str(output), "--quiet"]
+    )
+    assert (code, said) == (0, "")
+
+
+def test_a_weight_of_no_numbers_is_no_reason_to_fail(tmp_path: Path) -> None:
+    network = residual_network()
+    weight = network.graph.initializer[0]
+    weight.raw_data = b"\xff" * len(weight.raw_data)  # NaN
+    model, output = tmp_path / "nan.onnx", tmp_path / "out.onnx"
+    onnx.save_model(network, model)
+    code, _, said = run_command(
+        ["optimize", str(model), "--target", "npu1", "-o", str(output), "--quiet"]
+    )
+    assert (code, said) == (0, "")
+    onnx.checker.check_model(str(output))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actcc.pass_api import rewrite as rewrite
     from actcc.pipeline import optimize as optimize
     from actcc.plan import Plan as Plan
+    from actcc.rank import rank_model as rank_model
     from actcc.result import Result as Result
     from actcc.site import Candidate as Candidate
     from actcc.site import Refusal as Refusal
@@ -61,6 +62,7 @@ _EXPORTS = {
     "load_target": "actcc.targets",
     "optimize": "actcc.pipeline",
     "pareto_front": "actcc.pareto",
+    "rank_model": "actcc.rank",
     "rewrite": "actcc.pass_api",
 }
 __all__ = sorted(_EXPORTS)

@@ -128,4 +128,6 @@ def _subject(
         _HOPELESS * min(job.budget.drop_limit.value, 1.0),
         deadline,
         job.progress,
+        job.effort.estimate_samples,
+        job.journal,
     )

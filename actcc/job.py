@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import onnx
@@ -17,10 +18,12 @@ from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.calibration.labels import label_samples
+from actcc.effort import Effort
 from actcc.errors import DataError, ModelError
 from actcc.estimators.choice import check_estimator, works_without_calibration
-from actcc.graph import Graph, static_types
+from actcc.graph import Graph, content_hash, static_types
 from actcc.graph.files import staging_folder
+from actcc.journal import Journal, run_key
 from actcc.pass_api import Pass, select_passes
 from actcc.progress import Progress, Silent, Timed
 from actcc.targets import Target, load_target
@@ -51,8 +54,8 @@ class Job:
     Attributes:
         source: file of the model as it was given.
         estimator: name of what losses are estimated by.
+        journal: what an interrupted run of the same kind has found, and this one finds.
         deadline: on `time.monotonic()`; no trial starts after it.
-        time_limit_s: what the deadline was made of.
         staging: folder for trial files, on the same file system as the output; removed at the end.
     """
 
@@ -68,8 +71,9 @@ class Job:
     seed: int
     executor: Executor
     cache: bool
+    journal: Journal
+    effort: Effort
     deadline: float
-    time_limit_s: float
     staging: Path
     progress: Timed
 
@@ -92,13 +96,15 @@ def open_job(
     plugins: Sequence[str | Path],
     skip: Sequence[str],
     also: Sequence[str],
-    time_limit_s: float,
+    effort: Effort,
     seed: int,
     workers: int | None,
     executor: Executor | None,
     cache: bool,
     progress: Progress | None,
     estimator: str = "fidelity",
+    search: str = "cpsat",
+    resume: bool = False,
 ) -> Iterator[Job]:
     """A job with its worker processes and its staging folder; see `actcc.optimize`.
 
@@ -108,7 +114,7 @@ def open_job(
     Raises:
         ActccError: bad input.
     """
-    deadline = time.monotonic() + time_limit_s
+    deadline = time.monotonic() + effort.time_limit_s
     with contextlib.ExitStack() as stack:
         staging = stack.enter_context(_staging(output))
         source = _source_file(model, staging)
@@ -121,7 +127,7 @@ def open_job(
         data = _load_data(
             original, calibration, evaluation, preprocessing, samples, seed, estimator
         )
-        yield Job(
+        job = Job(
             source=source,
             original=original,
             target=target if isinstance(target, Target) else load_target(target),
@@ -134,11 +140,38 @@ def open_job(
             seed=seed,
             executor=executor or stack.enter_context(process_pool(workers or default_workers())),
             cache=cache,
+            journal=Journal(),
+            effort=effort,
             deadline=deadline,
-            time_limit_s=time_limit_s,
             staging=staging,
             progress=Timed(progress or Silent()),
         )
+        yield replace(job, journal=_open_journal(job, search, resume=resume))
+
+
+def _open_journal(job: Job, search: str, *, resume: bool) -> Journal:
+    """The journal of exactly this run; limits of time and trials may differ."""
+    if not (job.cache or resume):
+        return Journal()
+    function = getattr(job.metric, "specification", None)
+    settings = {
+        "versions": [metadata.version(n) for n in ("actcc", "onnx", "onnxruntime", "onnxsim")],
+        "model": content_hash(job.original),
+        "shapes": sorted(job.original.input_shapes.items()),
+        "target": (job.target.name, job.target.backend.tool),
+        "budget": job.budget,
+        "metric": (job.metric.name, function and Path(function.rpartition(":")[0]).read_text()),
+        "estimator": (job.estimator, job.effort.estimate_samples),
+        "search": (search, job.seed),
+        "passes": ([found.name for found in job.passes], sorted(job.skip)),
+    }
+    data = job.data
+    sets = (None, None) if data is None else (data.calibration, data.evaluation)
+    journal = Journal.open(run_key(settings, *sets), resume=resume)
+    if resume:
+        found = f"{len(journal.known)} findings" if journal.known else "nothing; starting anew"
+        job.progress.note(f"resuming an interrupted run of the same kind: {found}")
+    return journal
 
 
 @contextlib.contextmanager

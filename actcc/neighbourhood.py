@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import onnx_graphsurgeon as gs
+
 from actcc.errors import ActccError, ModelError
 from actcc.graph import Graph, Interface, Node, Tensor, extract, structure_hash, verify
 from actcc.pass_api import Pass, apply_pass
@@ -99,7 +101,7 @@ def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
 
 def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     writer = None if tensor.is_empty() else graph.producer(tensor)
-    if writer is None or writer.name in names or holds_subgraph(writer):
+    if writer is None or writer.name in names or not _can_be_priced(graph, writer):
         return []
     names.add(writer.name)
     return [] if writer.op in HEAVY else list(writer.inputs)
@@ -108,12 +110,21 @@ def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
 def _step_on(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     behind: list[Tensor] = []
     for reader in graph.consumers(tensor):
-        if reader.name in names or holds_subgraph(reader):
+        if reader.name in names or not _can_be_priced(graph, reader):
             continue
         names.add(reader.name)
         if reader.op not in HEAVY and reader.op not in _JUNCTIONS:
             behind += [t for t in reader.outputs if not t.is_empty()]
     return behind
+
+
+def _can_be_priced(graph: Graph, node: Node) -> bool:
+    """Whether what a node takes does not depend on data; a neighbourhood ends before it if so."""
+    if holds_subgraph(node):
+        return False
+    computed = [t for t in (*node.inputs, *node.outputs) if not isinstance(t, gs.Constant)]
+    types = [graph.types.get(tensor.name) for tensor in computed if not tensor.is_empty()]
+    return all(found is not None and found.is_static for found in types)
 
 
 def holds_subgraph(node: Node) -> bool:

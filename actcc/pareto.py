@@ -1,9 +1,9 @@
 """`pareto_front()`: the fastest verified plan for each of several accuracy budgets.
 
 All budgets share what is known before the first trial, and all trials: a plan that was verified
-serves every budget that it keeps. Budgets are taken from the largest to the smallest, each with an
+serves every budget that it keeps. Budgets are taken from the smallest to the largest, each with an
 even share of the trials that are left, and each search starts from what the trials before it have
-measured: large steps under a large budget show where the smaller ones are to look.
+measured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from actcc.accuracy.metric import Metric
 from actcc.budget import Amount, Budget
 from actcc.calibration import Preprocessing, SampleSet
+from actcc.effort import load_preset
 from actcc.errors import BudgetError, DataError
 from actcc.front import (
     Front,
@@ -106,7 +107,7 @@ def pareto_front(
         plugins=plugins,
         skip=skip,
         also=also,
-        time_limit_s=time_limit_s,
+        effort=load_preset("default").but(max_trials, time_limit_s),
         seed=seed,
         workers=workers,
         executor=executor,
@@ -132,15 +133,14 @@ def pareto_front(
 def explore(
     prepared: Prepared, verifiers: Mapping[Amount, Verifier], trials: Trials, search: str
 ) -> None:
-    """Fill `trials` with plans for all budgets, the largest first.
+    """Fill `trials` with plans for all budgets.
 
     Args:
         verifiers: by budget, the smallest first.
-        trials: in the end with verdicts under the largest budget.
+        trials: in the end with verdicts under the budget that was searched last.
     """
-    largest_first = list(verifiers.values())[::-1]
     with prepared.job.progress.stage("Solving and verifying", trials.most) as advance:
-        for index, verifier in enumerate(largest_first):
+        for index, verifier in enumerate(verifiers.values()):
             left = len(verifiers) - index
             share = math.ceil((trials.most - len(trials.done)) / left)
             now = time.monotonic()
@@ -154,8 +154,7 @@ def explore(
             try:
                 prepared.search(verifier, own, "model.onnx").run(search, advance)
             finally:  # an interruption loses no trial
-                trials.done = judged(largest_first[0], own.done)
-                trials.refused = own.refused
+                trials.done, trials.refused = own.done, own.refused
 
 
 def judged(verifier: Verifier, trials: Sequence[Trial]) -> list[Trial]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet
+from actcc.effort import load_preset
 from actcc.errors import ModelError, PricingError
 from actcc.evidence import gather_evidence, priced_baseline
 from actcc.graph import Graph
@@ -48,12 +49,14 @@ def optimize(
     also: Sequence[str] = (),
     estimator: str = "fidelity",
     search: str = "cpsat",
-    max_trials: int = 8,
-    time_limit_s: float = 600.0,
+    preset: str = "default",
+    max_trials: int | None = None,
+    time_limit_s: float | None = None,
     seed: int = 0,
     workers: int | None = None,
     executor: Executor | None = None,
     cache: bool = True,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Make a model faster on a target within a budget, and verify it.
@@ -79,17 +82,21 @@ def optimize(
         estimator: what losses are estimated by before anything is measured: `fidelity` on
             calibration data, one of `actcc.estimators`, or `auto` for the best by a ranking.
         search: how plans are proposed: `cpsat`, or for comparison `greedy`, `random`, `optuna`.
-        max_trials: plans that are rewritten and verified at most.
-        time_limit_s: no trial starts after this time, and no estimate after half of it.
+        preset: how much effort is made: `quick`, `default` or `thorough`.
+        max_trials: plans that are rewritten and verified at most; None for the preset's.
+        time_limit_s: no trial starts after this time, and no estimate after half of it; None for
+            the preset's.
         seed: of the solver and of every draw.
         workers: processes; None for one a core. `executor` takes their place.
-        cache: whether measured prices are remembered between runs.
+        cache: whether measured prices, and what an interrupted run found, are remembered.
+        resume: go on where an interrupted run with the same arguments stopped.
 
     Raises:
         ActccError: bad input; `InfeasibleError` where no plan meets the budgets.
     """
     path = None if output is None else _output_path(output)
     check_strategy(search)
+    effort = load_preset(preset).but(max_trials, time_limit_s)
     with open_job(
         model,
         target,
@@ -106,23 +113,38 @@ def optimize(
         plugins=plugins,
         skip=skip,
         also=also,
-        time_limit_s=time_limit_s,
+        effort=effort,
         seed=seed,
         workers=workers,
         executor=executor,
         cache=cache,
         progress=progress,
         estimator=estimator,
+        search=search,
+        resume=resume,
     ) as job:
-        surveyed = survey_model(job)
         try:
-            prepared = price_model(surveyed)
-        except PricingError as error:
-            return finish(surveyed.unpriced(str(error)), path, job.staging)
-        trials = Trials(max_trials, job.deadline, job.budget.objective)
-        name = "model.onnx" if path is None else path.name
-        search_plans(prepared.search(prepared.verifier, trials, name), job.progress, search)
-        return finish(prepared.outcome(trials), path, job.staging)
+            return _run(job, path, search)
+        except KeyboardInterrupt:
+            if job.journal.path is not None:
+                job.progress.note("interrupted; the same command with --resume goes on from here")
+            raise
+
+
+def _run(job: Job, output: Path | None, search: str) -> Result:
+    """The stages in their order."""
+    surveyed = survey_model(job)
+    try:
+        prepared = price_model(surveyed)
+    except PricingError as error:
+        return finish(surveyed.unpriced(str(error)), output, job.staging)
+    trials = Trials(job.effort.max_trials, job.deadline, job.budget.objective)
+    name = "model.onnx" if output is None else output.name
+    search_plans(prepared.search(prepared.verifier, trials, name), job.progress, search)
+    result = finish(prepared.outcome(trials), output, job.staging)
+    if not trials.interrupted:
+        job.journal.discard()
+    return result
 
 
 @dataclass(frozen=True)
@@ -172,7 +194,9 @@ class Prepared:
     def search(self, verifier: Verifier, trials: Trials, file_name: str) -> Search:
         """A search that fills `trials` with models of that file name."""
         job, graph = self.job, self.normalized.graph
-        return Search(graph, job.passes, self.evidence, verifier, trials, job.staging, file_name)
+        return Search(
+            graph, job.passes, self.evidence, verifier, trials, job.staging, file_name, job.journal
+        )
 
     def outcome(self, trials: Trials) -> Outcome:
         """What the stages have come to."""
@@ -242,7 +266,7 @@ def price_model(surveyed: Surveyed) -> Prepared:
         surveyed.baseline,
         normalized.graph,
         survey.sites,
-        job.deadline - TIME_FOR_TRIALS * job.time_limit_s,
+        job.deadline - TIME_FOR_TRIALS * job.effort.time_limit_s,
     )
     return Prepared(job, normalized, survey, evidence, surveyed.verifier)
 

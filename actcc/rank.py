@@ -1,4 +1,4 @@
-"""`rank()`: which estimator orders the plans of a network best, and what it costs."""
+"""`rank_model()`: which estimator orders the plans of a network best, and what it costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet
+from actcc.effort import load_preset
 from actcc.errors import DataError, SearchError
 from actcc.estimators import Subject
 from actcc.estimators.noise import value_ranges
@@ -25,7 +26,7 @@ from actcc.targets import Target
 _WRECKED = 1.0
 
 
-def rank(
+def rank_model(
     model: Model,
     target: str | Path | Target = "cpu",
     *,
@@ -89,7 +90,7 @@ def rank(
         plugins=plugins,
         skip=skip,
         also=also,
-        time_limit_s=math.inf,
+        effort=load_preset("default").but(None, math.inf),
         seed=seed,
         workers=workers,
         executor=executor,

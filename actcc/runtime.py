@@ -55,6 +55,7 @@ def session(
             f"the installed onnxruntime has no execution provider '{missing[0]}'; "
             f"it has: {', '.join(available)}"
         )
+    ort.set_default_logger_severity(_FATAL_ONLY)  # what fails before a session has its own
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads
@@ -115,14 +116,21 @@ def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
 
     Raises:
         ModelError: an input has no static shape.
-        PricingError: an input is no tensor of numbers.
+        PricingError: an input is no tensor of numbers, or too large for this machine.
     """
     generator = np.random.default_rng(seed)
     types = static_types(graph)
-    return {
-        tensor.name: _random_values(tensor.name, types.get(tensor.name), generator)
-        for tensor in graph.inputs
-    }
+    feeds: dict[str, Array] = {}
+    for tensor in graph.inputs:
+        found = types.get(tensor.name)
+        try:
+            feeds[tensor.name] = _random_values(tensor.name, found, generator)
+        except (MemoryError, ValueError) as error:  # NumPy's, of sizes that no array can have
+            raise PricingError(
+                f"input '{tensor.name}' is too large to make up values for ({error}); "
+                "feed it: give samples with --calib"
+            ) from error
+    return feeds
 
 
 def _random_values(name: str, found: Any, generator: np.random.Generator) -> Array:

@@ -26,6 +26,7 @@ def map_tasks(
     *,
     concurrency: int | None = None,
     deadline: float = math.inf,
+    finished: Callable[[int, ResultType], None] | None = None,
 ) -> list[ResultType]:
     """Results in the order of the tasks, whatever order they end in.
 
@@ -35,6 +36,7 @@ def map_tasks(
         concurrency: most tasks under way at a time; measurements must not disturb each other.
             Left out, twice the cores: enough to keep workers busy, few to hold in memory.
         deadline: on `time.monotonic()`; no task is handed to the executor after it.
+        finished: called with a task's index and result as soon as it ends.
 
     Raises:
         ActccError: a worker process died (out of memory, or a crash of the runtime).
@@ -53,7 +55,10 @@ def map_tasks(
             break
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
-            results[running.pop(future)] = _result(future)
+            index = running.pop(future)
+            results[index] = _result(future)
+            if finished is not None:
+                finished(index, results[index])
             advance()
     return [results[index] for index in sorted(results)]
 

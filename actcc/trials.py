@@ -139,6 +139,7 @@ class Trials:
         most: number of plans that are verified at most.
         deadline: on `time.monotonic()`.
         objective: what makes a trial better than another.
+        interrupted: whether Ctrl-C ended them.
     """
 
     most: int
@@ -146,6 +147,7 @@ class Trials:
     objective: Objective
     done: list[Trial] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
+    interrupted: bool = False
 
     def add(self, trial: Trial | Refused) -> None:
         """Remember a trial."""

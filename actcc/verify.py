@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -89,6 +90,16 @@ class Verdict:
         """Whether every budget is kept."""
         return not self.failures
 
+    def to_json(self) -> Any:
+        """JSON values; `from_json` reads them back equal."""
+        return _adapter().dump_python(self, mode="json")
+
+    @classmethod
+    def from_json(cls, values: Any) -> Verdict:
+        """What `to_json` wrote."""
+        verdict: Verdict = _adapter().validate_python(values)
+        return verdict
+
     @property
     def faster(self) -> bool:
         """Whether the result is faster than the original beyond the noise."""
@@ -166,10 +177,9 @@ class Verifier:
         Raises:
             ModelError: the file is no valid model or cannot be run.
         """
-        try:
-            onnx.checker.check_model(str(path))
-        except onnx.checker.ValidationError as error:
-            raise ModelError(f"{path}: the written model is not valid ONNX: {error}") from error
+        flaw = _flaw(path)
+        if flaw and not _flaw(self.original):  # what the original breaks too is no pass's fault
+            raise ModelError(f"the written model is not valid ONNX: {flaw}")
         original = Graph.load(self.original, self.input_shapes)
         result = Graph.load(path, self.input_shapes)
         difference = self._difference(original, result)
@@ -253,6 +263,15 @@ class Verifier:
         return failures
 
 
+def _flaw(path: Path) -> str:
+    """What the ONNX checker has against a file; empty where it has nothing."""
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
 def _too_much(accuracy: AccuracyFigures, allowed: float) -> str:
     said = f"{accuracy.metric} drops by {accuracy.drop:.4g}"
     if accuracy.drop <= allowed:
@@ -261,3 +280,10 @@ def _too_much(accuracy: AccuracyFigures, allowed: float) -> str:
             f"on {accuracy.samples} samples"
         )
     return f"{said}, allowed {allowed:.4g}"
+
+
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Verdict)

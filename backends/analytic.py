@@ -95,7 +95,7 @@ class AnalyticBackend:
         found: list[tuple[float, int]] = []
         for graph in models:
             run = self._run(graph, interface=True)
-            if not run.rows:
+            if not run.cycles:
                 raise PricingError(
                     "nothing is left to run on it: what the network computes is constant or free"
                 )
@@ -107,7 +107,7 @@ class AnalyticBackend:
                 source=self.source,
                 tool=self.tool,
                 peak_bytes=peak,
-                ratio=latency / found[0][0] if found[0][0] else 1.0,
+                ratio=latency / found[0][0],
             )
             for latency, peak in found
         ]

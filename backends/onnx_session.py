@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from actcc.backends.measure import Clocks
@@ -216,17 +217,18 @@ def open_session(
 def host_values(feeds: Mapping[str, Array]) -> dict[str, Any]:
     """Feeds as OrtValues that the runtime allocated, aligned as its own tensors are.
 
+    Text cannot be held by them; where there is any, all arrays stay as they are.
+
     Raises:
         ModelError: an element type that NumPy does not have.
     """
     import onnxruntime as ort
 
+    if any(array.dtype.kind == "O" for array in feeds.values()):
+        return dict(feeds)
     values = {}
     for name, array in feeds.items():
         try:
-            if array.dtype.kind == "O":  # text
-                values[name] = ort.OrtValue.ortvalue_from_numpy(array)
-                continue
             values[name] = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
             values[name].update_inplace(array)
         except Exception as error:  # the runtime raises a dozen unrelated types
@@ -245,13 +247,15 @@ def bound_run(session: Any, values: Mapping[str, Any]) -> Callable[[], object]:
     """
     names = [output.name for output in session.get_outputs()]
     try:
-        if all(output.type.startswith("tensor(") for output in session.get_outputs()):
+        if any(isinstance(value, np.ndarray) for value in values.values()):
+            run: Callable[[], object] = partial(session.run, names, dict(values))
+        elif all(output.type.startswith("tensor(") for output in session.get_outputs()):
             binding = session.io_binding()
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
             for name in names:
                 binding.bind_output(name)
-            run: Callable[[], object] = partial(session.run_with_iobinding, binding)
+            run = partial(session.run_with_iobinding, binding)
         else:
             run = partial(session.run_with_ort_values, names, dict(values))
         run()

@@ -1,6 +1,7 @@
 """`optimize()` from end to end on a small network: what it promises holds for the written file."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from networks import Builder, images, residual_network
 
 import actcc.search.cpsat
 from actcc.budget import Budget
-from actcc.errors import InfeasibleError
+from actcc.errors import BudgetError, InfeasibleError
 from actcc.graph import Graph
 from actcc.graph.compare import compare
 from actcc.pipeline import optimize
@@ -294,3 +295,56 @@ def test_a_graph_keeps_the_input_shapes_it_was_loaded_with(tmp_path: Path) -> No
     result = optimize(graph, "npu1", workers=1)
     declared = result.graph.to_proto().graph.input[0].type.tensor_type.shape.dim[0]
     assert declared.dim_param == "batch"
+
+
+class StopsAfter:
+    """Progress that interrupts when a number of steps of one stage are done."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        self.title, self.steps = title, steps
+        self.notes: list[str] = []
+        self.done: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def stage(self, title: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+        def advance() -> None:
+            self.done[title] = self.done.get(title, 0) + 1
+            if title == self.title and self.done[title] > self.steps:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps"), [("Estimating accuracy", 0), ("Solving and verifying", 0)]
+)
+def test_an_interrupted_run_is_resumed_and_comes_to_the_same_plan(
+    model: Path, calibration: Path, stage: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTCC_CACHE_DIR", str(model.parent / "cache"))
+    arguments = {"calibration": calibration, "budget": with_drop("30%"), "workers": 1}
+    whole = optimize(model, "npu1", **arguments, max_trials=3)  # type: ignore[arg-type]
+    assert not list(model.parent.rglob("*.jsonl"))
+    stopped = StopsAfter(stage, steps)
+    with pytest.raises(KeyboardInterrupt):
+        optimize(model, "npu1", **arguments, max_trials=3, progress=stopped)  # type: ignore[arg-type]
+    assert "--resume" in stopped.notes[-1]
+    told = StopsAfter("", 0)
+    resumed = optimize(model, "npu1", **arguments, max_trials=3, resume=True, progress=told)  # type: ignore[arg-type]
+    assert "findings" in told.notes[0]
+    assert resumed.plan.chosen == whole.plan.chosen
+    assert resumed.plan.result_hash == whole.plan.result_hash
+    assert not list(model.parent.rglob("*.jsonl"))
+
+
+def test_a_preset_sets_the_effort_and_explicit_limits_win(model: Path, calibration: Path) -> None:
+    arguments = {"calibration": calibration, "budget": with_drop("5%"), "workers": 1}
+    quick = optimize(model, "npu1", **arguments, preset="quick")  # type: ignore[arg-type]
+    assert 1 <= len(quick.trials) <= 3
+    one = optimize(model, "npu1", **arguments, preset="quick", max_trials=1)  # type: ignore[arg-type]
+    assert len(one.trials) == 1
+    with pytest.raises(BudgetError, match="there are: quick, default, thorough"):
+        optimize(model, "npu1", preset="slow")

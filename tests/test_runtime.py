@@ -10,7 +10,7 @@ import pytest
 
 from actcc.errors import ModelError, TargetError
 from actcc.graph import Graph
-from actcc.runtime import random_feeds, run, session
+from actcc.runtime import one_line, random_feeds, run, session
 
 NET = """
     <ir_version: 8, opset_import: ["" : 17]>
@@ -128,3 +128,10 @@ def test_inputs_that_cannot_be_made_up_are_named(declared: str, message: str) ->
     )
     with pytest.raises(ModelError, match=message):
         random_feeds(graph, 0)
+
+
+def test_an_error_inside_subgraphs_names_the_innermost_node() -> None:
+    around = "Non-zero status code returned while running If node. Name:'outer' Status Message: "
+    inner = "Non-zero status code returned while running LSTM node. Name:'rnn' Status Message: rank"
+    assert one_line(RuntimeError(around + inner)) == "in LSTM node. Name:'rnn' Status Message: rank"
+    assert one_line(RuntimeError("two\nlines")) == "two lines"

@@ -93,6 +93,21 @@ class Estimates:
     losses: LossTable
     failed: Mapping[Key, str]
 
+    def to_json(self) -> dict[str, list[list[Any]]]:
+        """JSON values; `from_json` reads them back equal."""
+        return {
+            "losses": [[*key, loss] for key, loss in self.losses.items()],
+            "failed": [[*key, reason] for key, reason in self.failed.items()],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, list[list[Any]]]) -> Estimates:
+        """What `to_json` wrote."""
+        return cls(
+            {(site, function): loss for site, function, loss in values["losses"]},
+            {(site, function): reason for site, function, reason in values["failed"]},
+        )
+
 
 _PROBE_SAMPLES = 4
 _CHUNK = 6

@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except MemoryError:
+        _fail("out of memory; use fewer --workers, fewer --samples or a smaller --shape", 2)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; nothing was written", _INTERRUPTED)
     except click.exceptions.Exit as exit_request:

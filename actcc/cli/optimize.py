@@ -18,7 +18,16 @@ from actcc.cli.options import (
     skip_option,
     target_option,
 )
+from actcc.effort import PRESETS
 from actcc.errors import ModelError
+
+
+def _trials() -> str:
+    return ", ".join(f"{name}: {effort.max_trials}" for name, effort in PRESETS.items())
+
+
+def _limits() -> str:
+    return ", ".join(f"{name}: {effort.time_limit_s:g}" for name, effort in PRESETS.items())
 
 
 @click.command("optimize", short_help="Make MODEL faster within a budget, and verify it.")
@@ -101,14 +110,24 @@ from actcc.errors import ModelError
     show_default=True,
     help="How plans are proposed; cpsat is the compiler's own, the others are for comparison.",
 )
-@click.option("--max-trials", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="default",
+    show_default=True,
+    help="How much effort is made; the two options below change parts of it.",
+)
+@click.option(
+    "--max-trials", type=click.IntRange(min=1), help=f"Plans to verify at most [{_trials()}]."
+)
 @click.option(
     "--time-limit",
-    default=600.0,
-    show_default=True,
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    help="No further plan is tried after this time.",
+    help=f"No further plan is tried after this time [{_limits()}].",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on where an interrupted run with the same options stopped."
 )
 @shape_option
 @skip_option
@@ -132,7 +151,7 @@ def optimize_command(**options: Any) -> None:
       actcc optimize net.onnx --calib calib.npz --objective accuracy --max-latency 70%
       actcc optimize net.onnx --explain            exact rewrites only, every reason
 
-    Ctrl-C while plans are tried writes the best verified plan so far.
+    Ctrl-C while plans are tried writes the best verified plan so far; --resume goes on from there.
     """
     from actcc.budget import Budget
     from actcc.cli.progress import console_progress
@@ -168,11 +187,13 @@ def optimize_command(**options: Any) -> None:
         also=options["also"],
         estimator=options["estimator"],
         search=options["search"],
+        preset=options["preset"],
         max_trials=options["max_trials"],
         time_limit_s=options["time_limit"],
         seed=options["seed"],
         workers=options["workers"],
         cache=not options["no_cache"],
+        resume=options["resume"],
         progress=progress,
     )
     if options["as_json"]:

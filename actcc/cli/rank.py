@@ -85,9 +85,9 @@ def rank_command(**options: Any) -> None:
     from actcc.cli.progress import console_progress
     from actcc.estimators.ranking import ALL_ESTIMATORS
     from actcc.graph.files import write_text
-    from actcc.rank import rank
+    from actcc.rank import rank_model
 
-    record = rank(
+    record = rank_model(
         Path(options["model"]),
         options["target"],
         plans=options["plans"],

@@ -1,16 +1,18 @@
 """`bayesian-ridge`: learns from measured plans what a change costs (MacKay 1992; Tipping 2001).
 
-    rank of a plan's metric  ≈  w₀ + Σ over its changes  w[kind, function, depth] + v · loss
+    rank of a plan's metric  ≈  w₀ − Σ over its changes  (v + w[kind, function, depth]) · √loss
 
 A change is described by the kind of its site, the function that takes its place, and the third of
-the network's depth in which it lies; `loss` is what a cheaper estimator says of it alone. The sum
-over the changes makes the model additive, so that it gives the solver a loss for each change. The
-metric is replaced by its rank among the measured plans, 0 to 1: a wrecked network is the last, not
-infinitely far away. The regression is scikit-learn's `BayesianRidge` (extra `rank`).
+the network's depth in which it lies; `loss` is what a cheaper estimator says of it alone, at most
+1. The weights say by how much that is wrong for changes of one description. The sum makes the model
+additive, so that it gives the solver a loss for each change. The metric is replaced by its rank
+among the measured plans, 0 to 1: a wrecked network is the last, not infinitely far away. The
+regression is scikit-learn's `BayesianRidge` (extra `rank`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +38,7 @@ class Features:
     Attributes:
         single: losses of the changes alone, by a cheaper estimator; unknown ones count as 1.
         places: kind and third of the depth, by site id.
-        columns: index of each (kind, function, third) that was met; 0 is the single loss.
+        columns: index of each (kind, function, third) that was met; 0 is for all of them.
     """
 
     single: Mapping[Key, float]
@@ -63,8 +65,8 @@ class Features:
         row = np.zeros(1 + len(self.columns))
         for site, function in changes:
             kind, depth = self.places[site]
-            row[0] += min(self.single.get((site, function), 1.0), _LARGEST_SINGLE_LOSS)
-            row[self.columns[kind, function, depth]] += 1.0
+            loss = min(self.single.get((site, function), 1.0), _LARGEST_SINGLE_LOSS)
+            row[[0, self.columns[kind, function, depth]]] += math.sqrt(loss)
         return row
 
 

@@ -9,7 +9,6 @@ from actcc.accuracy.fidelity import Fidelity
 from actcc.errors import DataError, SearchError
 from actcc.estimators import ESTIMATORS, LEARNED
 from actcc.estimators.estimator import Estimator, Subject
-from actcc.estimators.fidelity import ESTIMATE_SAMPLES
 from actcc.estimators.ranking import ALL_ESTIMATORS, Standings, rank_estimators
 from actcc.estimators.record import kept_ranking
 from actcc.estimators.table import TableEstimator
@@ -98,7 +97,7 @@ def _quick_ranking(name: str, subject: Subject) -> Standings:
             f"--estimator {name} needs a ranking; run `actcc rank` first, give more --calib, or "
             "choose an estimator by name"
         )
-    used = min(ESTIMATE_SAMPLES, len(calibration) // 2)
+    used = min(subject.estimate_samples, len(calibration) // 2)
     held_out = calibration[used:].take(_MOST_HELD_OUT)
     subject.progress.note(
         f"--estimator {name}: `actcc rank` has not ranked this network by this metric; "

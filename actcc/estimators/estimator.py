@@ -16,7 +16,9 @@ import numpy as np
 
 from actcc.accuracy.estimate import Estimates, Key, LossTable
 from actcc.calibration import SampleSet
+from actcc.effort import PRESETS
 from actcc.graph import Graph
+from actcc.journal import Journal
 from actcc.pass_api import Pass
 from actcc.progress import Progress, Silent
 from actcc.site import OfferedSite
@@ -39,6 +41,8 @@ class Subject:
         seed: of noise.
         enough_loss: a loss of fidelity beyond it need not be known precisely.
         deadline: on `time.monotonic()`; what is not estimated by then is not offered.
+        estimate_samples: how many of the calibration samples single sites are estimated on.
+        journal: what an interrupted run has found already.
     """
 
     graph: Graph
@@ -51,6 +55,8 @@ class Subject:
     enough_loss: float = math.inf
     deadline: float = math.inf
     progress: Progress = field(default_factory=Silent)
+    estimate_samples: int = PRESETS["default"].estimate_samples
+    journal: Journal = field(default_factory=Journal)
 
 
 class NetworkLoss(Protocol):

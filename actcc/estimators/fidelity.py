@@ -13,9 +13,6 @@ from actcc.errors import DataError
 from actcc.estimators.estimator import Needs, Subject
 from actcc.estimators.measured import MeasuredLoss, single_losses
 
-# One site at a time needs few samples: the ranking of sites is what counts (see docs/how-it-works).
-ESTIMATE_SAMPLES = 16
-
 
 class FidelityEstimator:
     """Loss of fidelity on calibration data."""
@@ -38,7 +35,7 @@ class FidelityEstimator:
                 "estimator 'fidelity' needs calibration data; give --calib, or choose an estimator "
                 "that needs none, such as --estimator noise"
             )
-        return output_loss(subject, subject.calibration.take(ESTIMATE_SAMPLES))
+        return output_loss(subject, subject.calibration.take(subject.estimate_samples))
 
 
 def output_loss(subject: Subject, samples: SampleSet) -> MeasuredLoss:

@@ -26,6 +26,7 @@ from actcc.accuracy.estimate import (
 from actcc.calibration import SampleSet
 from actcc.estimators.estimator import Subject
 from actcc.graph import Array, Graph, extract
+from actcc.progress import Advance
 from actcc.runtime import run, session
 from actcc.tasks import map_tasks
 
@@ -109,13 +110,39 @@ def single_losses(subject: Subject, measured: MeasuredLoss, title: str) -> Estim
             )
             for chunk in chunks
         ]
-        parts = map_tasks(subject.executor, run_task, tasks, advance, deadline=subject.deadline)
-        found = merge(parts)
+        found = merge(_run_or_recall(subject, title, tasks, advance))
     wanted = [key for chunk in chunks for work in chunk for key in work.keys]
     late = late_keys(subject, wanted, found)
     behind = [site for site in subject.sites if upstream.isdisjoint(site.site.nodes)]
     unseen = {(s.id, c.computes): math.nan for s in behind for c in s.candidates if not c.exact}
     return Estimates({**unseen, **found.losses}, {**late, **failed, **found.failed})
+
+
+def _run_or_recall(
+    subject: Subject, title: str, tasks: Sequence[Task], advance: Advance
+) -> list[Estimates]:
+    """Estimates of all tasks; those that an interrupted run has made are not made again."""
+    journal = subject.journal
+    names = [f"{title} {[work.keys for work in task.work]}" for task in tasks]
+    recalled = [Estimates.from_json(journal.known[n]) for n in names if n in journal.known]
+    for _ in recalled:
+        advance()
+    left = [
+        (name, task) for name, task in zip(names, tasks, strict=True) if name not in journal.known
+    ]
+
+    def keep(index: int, found: Estimates) -> None:
+        journal.record(left[index][0], found.to_json())
+
+    made = map_tasks(
+        subject.executor,
+        run_task,
+        [task for _, task in left],
+        advance,
+        deadline=subject.deadline,
+        finished=keep,
+    )
+    return [*recalled, *made]
 
 
 def late_keys(subject: Subject, wanted: Sequence[Key], found: Estimates) -> dict[Key, str]:

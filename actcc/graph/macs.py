@@ -101,7 +101,7 @@ def node_macs(graph: Graph, node: Node) -> int:
 
 def node_parameters(graph: Graph, node: Node) -> int:
     """Elements of the initializers that the node reads; a shared one counts at each reader."""
-    sizes = [_elements(tensor) for tensor in node.inputs]
+    sizes = [_elements(graph, tensor) for tensor in node.inputs]
     return sum(sizes)
 
 
@@ -115,13 +115,14 @@ def count_macs(graph: Graph) -> int:
 
 
 def count_parameters(graph: Graph) -> int:
-    """Elements of all initializers of the main graph, each once."""
-    weights = {id(t): _elements(t) for node in graph.nodes() for t in node.inputs}
-    return sum(weights.values())
+    """Elements of all initializers and Constant nodes that the main graph reads, each once."""
+    read = {id(t): t for node in graph.nodes() for t in node.inputs}
+    return sum(_elements(graph, tensor) for tensor in read.values())
 
 
-def _elements(tensor: Tensor) -> int:
-    return math.prod(tensor.shape) if isinstance(tensor, gs.Constant) else 0
+def _elements(graph: Graph, tensor: Tensor) -> int:
+    constant = isinstance(tensor, gs.Constant) or any(n.op == "Constant" for n in tensor.inputs)
+    return math.prod(_static(graph, tensor)) if constant else 0
 
 
 def _weight_index(node: Node) -> int:
@@ -134,6 +135,8 @@ def _convolution(graph: Graph, node: Node) -> Contraction | None:
     if not 3 <= len(kernel) <= 4:
         return None
     groups = int(node.attrs.get("group", 1))
+    if groups < 1:
+        raise PricingError(f"node '{node.name}' has {groups} groups; export the model again")
     transposed = node.op == "ConvTranspose"
     plane = _static(graph, source if transposed else node.outputs[0])
     # The weights are [outputs, inputs / groups, ...]; transposed [inputs, outputs / groups, ...].

@@ -51,12 +51,12 @@ class TensorType:
 
 
 def type_of(info: onnx.ValueInfoProto) -> TensorType:
-    """The tensor type that a value info declares."""
+    """The tensor type that a value info declares; a negative size is an unknown one."""
     tensor = info.type.tensor_type
     shape: Shape | None = None
     if tensor.HasField("shape"):
         shape = tuple(
-            d.dim_value if d.HasField("dim_value") else (d.dim_param or None)
+            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or None)
             for d in tensor.shape.dim
         )
     return TensorType(tensor.elem_type, shape)

@@ -83,7 +83,10 @@ class View:
             fixed = declared.shape
             if fixed is not None and (
                 len(fixed) != len(shape)
-                or any(isinstance(f, int) and f != s for f, s in zip(fixed, shape, strict=True))
+                or any(
+                    isinstance(f, int) and f >= 0 and f != s
+                    for f, s in zip(fixed, shape, strict=True)
+                )
             ):
                 raise ModelError(
                     f"--shape: input '{name}' is {list(fixed)}, not {list(shape)}; "
@@ -285,7 +288,7 @@ class View:
             custom = {
                 tensor.name: self._hints[tensor.name]
                 for node in self._surgeon.nodes
-                if node.domain not in _ONNX_DOMAINS
+                if node.domain not in _ONNX_DOMAINS or _holds_subgraph(node)
                 for tensor in node.outputs
                 if tensor.name in self._hints
             }
@@ -328,6 +331,10 @@ class View:
             tensors.update((t.name, t) for t in (*self._surgeon.inputs, *self._surgeon.outputs))
             self._index = {node.name: node for node in self._surgeon.nodes}, tensors
         return self._index
+
+
+def _holds_subgraph(node: Node) -> bool:
+    return any(isinstance(value, gs.Graph) for value in node.attrs.values())
 
 
 def _constant_node_value(node: Node) -> Array | None:

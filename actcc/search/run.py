@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from actcc.errors import ActccError, InfeasibleError, SearchError
-from actcc.graph import Graph
+from actcc.graph import Graph, content_hash
+from actcc.journal import Journal
 from actcc.pass_api import Pass, apply_candidates
 from actcc.program import Evidence
 from actcc.progress import Advance, Progress
@@ -19,7 +20,7 @@ from actcc.search.random_plans import RandomPlans
 from actcc.search.space import Chosen, Space
 from actcc.search.strategy import Strategy
 from actcc.trials import Refused, Trial, Trials
-from actcc.verify import Verifier
+from actcc.verify import Verdict, Verifier
 
 STRATEGIES: Mapping[str, Callable[[Space, Sequence[Trial | Refused]], Strategy]] = {
     "cpsat": CpSat,
@@ -59,7 +60,10 @@ def search_plans(search: Search, progress: Progress, strategy: str = "cpsat") ->
     except KeyboardInterrupt:
         if trials.best is None:
             raise
-        progress.note("interrupted: the best verified plan so far is written")
+        trials.interrupted = True
+        progress.note(
+            "interrupted: the best verified plan so far is written; --resume goes on from here"
+        )
     return trials
 
 
@@ -71,6 +75,7 @@ class Search:
         trials: filled by `run`; a strategy starts from those there are.
         staging: folder for the files of trials.
         file_name: of every trial's model; a side file of weights is named after it.
+        journal: where verdicts are kept.
     """
 
     graph: Graph
@@ -80,6 +85,7 @@ class Search:
     trials: Trials
     staging: Path
     file_name: str
+    journal: Journal
 
     def run(self, strategy: str, advance: Advance) -> None:
         """Trials as the strategy proposes them; exact rewrites alone where none of them is good.
@@ -143,19 +149,28 @@ class Search:
         return trial
 
     def _attempt(self, chosen: Chosen) -> Trial:
-        by_id = {site.id: site for site in self.evidence.sites}
-        pairs = [(by_id[identity], name) for identity, name in chosen.items()]
+        # In the order of the sites, as when the plan is applied again.
+        pairs = [(s, chosen[s.id]) for s in self.evidence.sites if s.id in chosen]
         rewritten = apply_candidates(self.graph, self.passes, pairs)
         folder = self.staging / f"trial-{self.trials.attempted}"
         folder.mkdir()
         path = folder / self.file_name
         rewritten.save(path, external=self.graph.external)
         exact = all(site.candidate(name).exact for site, name in pairs)
-        verdict = self.verifier.verify(path, exact=exact)
+        verdict = self._verdict(chosen, path, exact=exact)
         predicted = self.space.totals(chosen)
         # The machine's pace may have changed since the base was timed; the ratio has not.
         pace = verdict.latency.original_ns / self.evidence.original_latency_ns
         return Trial(chosen, predicted.cost_ns * pace, predicted.loss_ppm / 1e6, path, verdict)
+
+    def _verdict(self, chosen: Chosen, path: Path, *, exact: bool) -> Verdict:
+        """What verification finds, or what it found before this search was interrupted."""
+        name = f"verdict {sorted(chosen.items())} {content_hash(Graph.load(path))}"
+        if name in self.journal.known:
+            return Verdict.from_json(self.journal.known[name])
+        verdict = self.verifier.verify(path, exact=exact)
+        self.journal.record(name, verdict.to_json())
+        return verdict
 
 
 def _in_users_units(error: InfeasibleError, original_ns: float) -> InfeasibleError:

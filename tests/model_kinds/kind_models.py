@@ -10,6 +10,9 @@ import onnx
 from networks import Builder
 from onnx import TensorProto, helper, numpy_helper
 
+from actcc.graph import Graph
+from actcc.runtime import random_feeds
+
 SIDE = 8
 CHANNELS = 8
 IMAGE = (1, 3, SIDE, SIDE)
@@ -18,15 +21,25 @@ MAP = (1, CHANNELS, SIDE, SIDE)
 
 @dataclass(frozen=True)
 class Kind:
-    """A model, how its symbols are bound, and one sample's arrays where data makes sense.
+    """A model.
 
     Attributes:
-        sites: whether the optimiser should find sites in it on `npu1`.
+        shapes: that are chosen for symbolic inputs.
+        feeds: what inputs have to be fed that take no random values.
     """
 
     model: onnx.ModelProto
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    sites: bool = True
+    feeds: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def sample(self, seed: int) -> dict[str, np.ndarray]:
+        """What one run is fed."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        others = [value for value in model.graph.input if value.name not in self.feeds]
+        del model.graph.input[:]
+        model.graph.input.extend(others)
+        return random_feeds(Graph.load(model, self.shapes or None), seed) | dict(self.feeds)
 
 
 KINDS: dict[str, Callable[[], Kind]] = {}
@@ -117,7 +130,10 @@ def half_precision_inside() -> Kind:
 
 @kind
 def double_precision() -> Kind:
-    model = two_layers("double[1,3,8,8] images", "double[1,8,8,8] y")
+    text = f"""{HEAD} network (double[4,8] x) => (double[4,8] y) {{
+      h = MatMul(x, w) s = Sigmoid(h) a = Mul(h, s) o = MatMul(a, v) t = Sigmoid(o) y = Mul(o, t)
+    }}"""
+    model = parsed(text, w=(8, 8), v=(8, 8))
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor).astype(np.float64)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
@@ -267,14 +283,6 @@ def initializers_as_inputs() -> Kind:
 
 
 @kind
-def repeated_node_names() -> Kind:
-    model = two_layers()
-    for node in model.graph.node:
-        node.name = "same"
-    return Kind(model)
-
-
-@kind
 def nodes_named_like_tensors() -> Kind:
     model = two_layers()
     for node in model.graph.node:
@@ -297,7 +305,9 @@ def outputs_that_nothing_computes() -> Kind:
 
 @kind
 def an_activation_as_the_whole_model() -> Kind:
-    text = f"{HEAD} network (float[1,8,8,8] images) => (float[1,8,8,8] y) {{ y = HardSwish(images) }}"
+    text = (
+        f"{HEAD} network (float[1,8,8,8] images) => (float[1,8,8,8] y) {{ y = HardSwish(images) }}"
+    )
     return Kind(parsed(text))
 
 
@@ -308,7 +318,7 @@ def unused_inputs() -> Kind:
 
 @kind
 def unused_nodes_and_weights() -> Kind:
-    model = two_layers(body=f"{BODY} q = Relu(d) p = Gelu<approximate = \"tanh\">(q)")
+    model = two_layers(body=f'{BODY} q = Relu(d) p = Gelu<approximate = "tanh">(q)')
     model.opset_import[0].version = 20
     _add(model, "spare", np.zeros(4, np.float32))
     return Kind(model)
@@ -325,17 +335,34 @@ def constants_only() -> Kind:
     body = "images = ConstantOfShape<value = float[1] {0.5}>(shape) " + BODY
     model = two_layers("", body=body)
     _add(model, "shape", np.asarray(IMAGE, np.int64))
-    return Kind(model, sites=False)
+    return Kind(model)
 
 
 @kind
 def text_beside_images() -> Kind:
     body = f"{BODY} name = Identity(label)"
-    return Kind(
-        two_layers(
-            "float[1,3,8,8] images, string[1] label", "float[1,8,8,8] y, string[1] name", body
-        )
+    inputs, outputs = "float[1,3,8,8] images, string[1] label", "float[1,8,8,8] y, string[1] name"
+    return Kind(two_layers(inputs, outputs, body), feeds={"label": np.array(["cat"], object)})
+
+
+@kind
+def shape_as_an_input() -> Kind:
+    model = two_layers(
+        "float[1,3,8,8] images, int64[2] size", "float[R,C] z", f"{BODY} z = Reshape(y, size)"
     )
+    return Kind(model, feeds={"size": np.asarray([8, 64], np.int64)})
+
+
+@kind
+def operators_of_the_runtime() -> Kind:
+    body = """
+      c = Conv<pads = [1,1,1,1]>(images, w) a = com.microsoft.QuickGelu<alpha = 1.0>(c)
+      d = Conv<pads = [1,1,1,1]>(a, v) t = Sigmoid(d) y = Mul(d, t)
+    """
+    model = two_layers(body=body)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, MAP))
+    return Kind(model)
 
 
 @kind
@@ -346,7 +373,9 @@ def sequence_output() -> Kind:
 
 @kind
 def sequence_inside() -> Kind:
-    body = f"{BODY} parts = SplitToSequence<axis = 1>(y, four) z = ConcatFromSequence<axis = 1>(parts)"
+    body = (
+        f"{BODY} parts = SplitToSequence<axis = 1>(y, four) z = ConcatFromSequence<axis = 1>(parts)"
+    )
     model = two_layers(outputs="float[1,8,8,8] z", body=body)
     _add(model, "four", np.asarray(4, np.int64))
     return Kind(model)
@@ -387,7 +416,7 @@ def weights_in_constant_nodes() -> Kind:
 
 @kind
 def sparse_weights() -> Kind:
-    model = two_layers(body=f"{BODY[:-len('y = Mul(d, t)')]} m = Mul(d, t) y = Add(m, bias)")
+    model = two_layers(body=f"{BODY[: -len('y = Mul(d, t)')]} m = Mul(d, t) y = Add(m, bias)")
     values = numpy_helper.from_array(np.asarray([1.0, 2.0], np.float32), "bias")
     indices = numpy_helper.from_array(np.asarray([1, 5], np.int64), "at")
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [8]))
@@ -457,6 +486,7 @@ def loop() -> Kind:
     model = two_layers(outputs="float[1,8,8,8] y, float[3,1,8,8,8] all", body=body)
     _add(model, "three", np.asarray(3, np.int64))
     _add(model, "yes", np.asarray(True))
+    model.graph.value_info.append(helper.make_tensor_value_info("last", TensorProto.FLOAT, MAP))
     return Kind(model)
 
 
@@ -608,7 +638,7 @@ def at_opset(version: int) -> onnx.ModelProto:
         x = build.add("Mish", build.conv(x, CHANNELS, CHANNELS))
     if version >= 20:
         x = build.add("Gelu", build.conv(x, CHANNELS, CHANNELS))
-    if version >= 24:
+    if version == 24:  # ONNX Runtime 1.31 has none beyond
         x = build.add("Swish", build.conv(x, CHANNELS, CHANNELS))
     build.add("Identity", x, output="y")
     model = build.model(IMAGE, {"y": MAP})

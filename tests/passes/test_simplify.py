@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from actcc.activations import find_activations
 from actcc.graph import Graph, Interface, verify
 from actcc.graph.compare import compare
 from actcc.passes.simplify import Simplify
@@ -201,3 +202,24 @@ def test_weights_are_handed_over_and_come_back() -> None:
     model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
     result, _ = simplified(Graph.load(model))
     np.testing.assert_array_equal(result.constant("w"), weights)
+
+
+def test_the_half_of_gelu_does_not_go_into_the_weights_behind_it() -> None:
+    graph = net(
+        "e = Div(x, root)  f = Erf(e)  g = Add(f, one)  h = Mul(x, g)  a = Mul(h, half)"
+        "  i = Identity(a)  b = Unsqueeze(i, ends)  c = Conv(b, w)  y = Squeeze(c, ends)",
+    )
+    model = graph.to_proto()
+    constants = {
+        "root": np.float32(np.sqrt(2)),
+        "one": np.float32(1),
+        "half": np.float32(0.5),
+        "ends": np.asarray([0], np.int64),
+        "w": np.ones((2, 2, 1), np.float32),
+    }
+    for name, value in constants.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    found, notes = simplified(Graph.load(model))
+    assert notes == ["removed 1 Identity"]
+    (match,) = find_activations(found)
+    assert match.activation.name == "Gelu"

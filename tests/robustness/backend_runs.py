@@ -134,8 +134,8 @@ def run_model(path: Path, feeds: Any) -> dict[str, Any] | str:
                 for name, v in values.items()
             }
             found = runner.run_with_ort_values(names, given)
-            return {name: value.numpy() for name, value in zip(names, found)}
-        return dict(zip(names, runner.run(names, values)))
+            return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+        return dict(zip(names, runner.run(names, values), strict=True))
     except Exception as error:  # the runtime raises a dozen unrelated types
         return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
@@ -181,7 +181,7 @@ def _shapes(model: onnx.ModelProto, feeds: Any) -> dict[str, tuple[int, ...]]:
     for value in model.graph.input:
         declared = value.type.tensor_type
         fixed = all(d.HasField("dim_value") for d in declared.shape.dim)
-        if value.type.HasField("tensor_type") and value.name in feeds:
-            if not (declared.HasField("shape") and fixed):
-                shapes[value.name] = tuple(feeds[value.name].shape)
+        open_shape = not (declared.HasField("shape") and fixed)
+        if open_shape and value.type.HasField("tensor_type") and value.name in feeds:
+            shapes[value.name] = tuple(feeds[value.name].shape)
     return shapes

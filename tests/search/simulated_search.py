@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actcc.accuracy.estimate import Estimates
 from actcc.budget import Amount, Budget
+from actcc.journal import Journal
 from actcc.plan import AccuracyFigures, LatencyFigures
 from actcc.program import Evidence
 from actcc.search import Search
@@ -97,6 +98,7 @@ def simulate(
         trials=trials or Trials(most, float("inf"), (budget or Budget()).objective),
         staging=Path(),
         file_name="model.onnx",
+        journal=Journal(),
         problem=problem,
         budget=budget or Budget(Amount(0.01, True)),
         drop=drop,

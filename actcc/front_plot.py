@@ -105,8 +105,9 @@ def _draw_points(axes: Any, rows: Sequence[Row]) -> None:
         axes.annotate(
             f"≤ {row.budget}",
             (row.latency_ms, row.value),
-            xytext=(6, -11),
+            xytext=(-6, 4),  # the front runs to the lower left: above that nothing is in the way
             textcoords="offset points",
+            horizontalalignment="right",
             fontsize=8,
             color=_INK,
         )
@@ -137,7 +138,7 @@ def _draw_texts(axes: Any, front: Front, rows: Sequence[Row]) -> None:
     axes.set_title(f"{plan.model_name} on {plan.target}", fontsize=11, loc="left")
     axes.set_xlabel(f"latency, {original.latency_source} (ms)")
     axes.set_ylabel(f"{original.metric} on {original.samples} held-out samples")
-    axes.margins(x=0.08, y=0.1)
+    axes.margins(x=0.12, y=0.1)
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

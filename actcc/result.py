@@ -19,7 +19,7 @@ from actcc.graph.files import deliver
 from actcc.graph.fingerprint import hash_of_parts, model_parts
 from actcc.normalize import Normalized
 from actcc.pass_api import Survey
-from actcc.plan import FORMAT, LatencyFigures, Plan
+from actcc.plan import FORMAT, AccuracyFigures, LatencyFigures, Plan
 from actcc.program import Evidence, site_plans, unpriced_site_plans
 from actcc.search import SOLVER_WORKERS
 from actcc.site import KEEP, Refusal
@@ -56,7 +56,7 @@ class TrialFigures:
 
     Attributes:
         changed: number of sites that are rewritten.
-        drop: of accuracy in the metric's units; None without data.
+        accuracy: None without data.
         failures: why it does not hold; empty if it does.
     """
 
@@ -64,8 +64,13 @@ class TrialFigures:
     predicted_latency_ns: float
     predicted_loss: float
     latency: LatencyFigures
-    drop: float | None
+    accuracy: AccuracyFigures | None
     failures: tuple[str, ...]
+
+    @property
+    def drop(self) -> float | None:
+        """What was lost, in the metric's units; None without data."""
+        return None if self.accuracy is None else self.accuracy.drop
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ def trial_figures(trial: Trial) -> TrialFigures:
         trial.predicted_latency_ns,
         trial.predicted_loss,
         verdict.latency,
-        None if verdict.accuracy is None else verdict.accuracy.drop,
+        verdict.accuracy,
         verdict.failures,
     )
 

@@ -29,7 +29,7 @@ from actcc.estimators.network_score import score_losses, score_shift
 from actcc.estimators.noise import noise_samples
 from actcc.graph import Array, Graph
 
-_BATCH = 16
+_BATCH = 8
 _MOST_UNITS = 4096
 
 

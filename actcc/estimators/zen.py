@@ -26,7 +26,7 @@ from actcc.graph import Array, Graph, Node
 from actcc.neighbourhood import HEAVY
 from actcc.runtime import random_feeds
 
-_PAIRS = 6
+_PAIRS = 4
 _PUSH = 0.01
 _POOLING = frozenset(
     {"GlobalAveragePool", "ReduceMean", "AveragePool", "Flatten", "Reshape", "Squeeze", "Dropout"}

@@ -22,6 +22,14 @@ EXTERNAL_DATA_THRESHOLD = 1_900_000_000
 _SMALLEST_EXTERNAL_TENSOR = 1024
 # 128 int64 values: more than any shape has. Larger weights never decide a shape.
 LARGEST_SHAPE_CONSTANT = 1024
+# Narrower element types are packed, and texts have no fixed size.
+_WHOLE_BYTES = frozenset(
+    onnx.TensorProto.DataType.Value(name)
+    for name in (
+        *("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
+        *("BFLOAT16", "FLOAT16", "FLOAT", "DOUBLE", "COMPLEX64", "COMPLEX128"),
+    )
+)
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
@@ -46,6 +54,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
     external = list(external_tensors(model))
     for tensor in external:
         _load_external(tensor, path)
+    _check_sizes(model, path)
     return model, bool(external)
 
 
@@ -118,6 +127,19 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
         ) from error
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
+
+
+def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
+    """Weights whose bytes do not fit their shape are found here, not wherever they are read."""
+    for tensor in model.graph.initializer:
+        if not tensor.HasField("raw_data") or tensor.data_type not in _WHOLE_BYTES:
+            continue
+        wanted = tensor_bytes(tensor.data_type, tensor.dims)
+        if len(tensor.raw_data) != wanted or any(size < 0 for size in tensor.dims):
+            raise ModelError(
+                f"{path}: not an ONNX model: weight '{tensor.name}' of the shape "
+                f"{list(tensor.dims)} has {len(tensor.raw_data)} bytes; export or copy it again"
+            )
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:

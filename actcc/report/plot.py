@@ -138,18 +138,17 @@ def _measured(
 ) -> _Draft:
     data = [_Datum(100.0, 0.0, "original", "", "the original")]
     for index, trial in enumerate(trials):
-        if trial.drop is None:
+        accuracy = trial.accuracy
+        if accuracy is None:
             continue
         ratio, noise = 100 * trial.latency.ratio, 100 * trial.latency.ratio_noise
-        low, high = trial.drop, trial.drop
-        if index == chosen and plan.accuracy is not None:
-            low = trial.drop if plan.accuracy.least_drop is None else plan.accuracy.least_drop
-            high = plan.accuracy.bound
+        drop = accuracy.drop
+        low = drop if accuracy.least_drop is None else min(drop, accuracy.least_drop)
         style = "chosen" if index == chosen else "fails" if trial.failures else "holds"
         said = "; ".join(trial.failures) or "keeps the budgets"
-        tooltip = f"plan {index + 1}: {ratio:.1f} % latency, {signed(-trial.drop)}: {said}"
-        interval = (ratio - noise, ratio + noise, low, high)
-        data.append(_Datum(ratio, trial.drop, style, str(index + 1), tooltip, interval))
+        tooltip = f"plan {index + 1}: {ratio:.1f} % latency, {signed(-drop)}: {said}"
+        interval = (ratio - noise, ratio + noise, low, accuracy.bound)
+        data.append(_Datum(ratio, drop, style, str(index + 1), tooltip, interval))
     allowed = None if plan.accuracy is None else plan.accuracy.allowed_drop
     metric = "accuracy" if plan.accuracy is None else plan.accuracy.metric
     return _Draft(

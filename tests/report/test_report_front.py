@@ -115,7 +115,10 @@ def test_both_panels_share_the_latency_axis(result: Result) -> None:
 
 def test_equal_latencies_and_no_drop_still_have_axes(result: Result) -> None:
     same = LatencyFigures(2e6, 2e6, 1.0, 0.0, "estimated")
-    trial = replace(result.trials[0], latency=same, drop=0.0, predicted_loss=0.0)
+    figures = result.plan.accuracy
+    assert figures is not None
+    unchanged = replace(figures, result=figures.original, least_drop=0.0, most_drop=0.0)
+    trial = replace(result.trials[0], latency=same, accuracy=unchanged, predicted_loss=0.0)
     accuracy = None
     plan = replace(result.plan, latency=same, accuracy=accuracy, sites=())
     (panel,) = trade_off(plan, (trial,), None)

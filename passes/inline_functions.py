@@ -37,7 +37,7 @@ class InlineFunctions(NormalizingPass):
         if calls.total() > left.total():
             notes.append(f"inlined {calls.total() - left.total()} calls of {len(calls)} functions")
         notes += [
-            f"{count} calls of '{name}' are left: it is written for another version of the operators"
+            f"{count} calls of '{name}' are left: it is written for another version of operators"
             for name, count in sorted(left.items())
         ]
         model = graph.to_proto()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import inliner
 
 from actcc.graph import Graph, Interface, verify
 from actcc.graph.compare import compare
 from actcc.passes.inline_functions import InlineFunctions
-from actcc.runtime import random_feeds
+from actcc.runtime import random_feeds, run, session
 
 SILU = '<domain: "local", opset_import: ["" : 18]> silu (x) => (z) { s = Sigmoid(x) z = Mul(x, s) }'
 TWICE = """<domain: "local", opset_import: ["" : 18, "local" : 1]> twice (x) => (z) {
@@ -61,8 +62,6 @@ def test_a_body_of_an_older_operator_set_is_converted() -> None:
     result, notes = InlineFunctions().run(graph.copy())
     assert notes == ["inlined 1 calls of 1 functions"]
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    from actcc.runtime import run, session
-
     found = run(session(result), {"x": x})["y"]
     np.testing.assert_allclose(found, x - x.sum(axis=1, keepdims=True))
 
@@ -70,8 +69,6 @@ def test_a_body_of_an_older_operator_set_is_converted() -> None:
 def test_a_function_that_cannot_be_converted_is_left_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from onnx import inliner
-
     convert = inliner.inline_local_functions
 
     def without_conversion(model: onnx.ModelProto, convert_version: bool = False) -> object:
@@ -86,7 +83,7 @@ def test_a_function_that_cannot_be_converted_is_left_and_said(
     assert [found.name for found in graph.functions] == ["gate"]
     assert notes == [
         "inlined 1 calls of 2 functions",
-        "1 calls of 'gate' are left: it is written for another version of the operators",
+        "1 calls of 'gate' are left: it is written for another version of operators",
     ]
 
 

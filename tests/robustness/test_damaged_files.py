@@ -8,7 +8,7 @@ from damaged_files import damaged_files, run_command
 from networks import residual_network
 from run_fuzz import EXAMPLE, run_damaged
 
-_REAL_MODELS = ("FastestDet", "silero_vad", "mobilenet_v2_qdq", "ultraface_rfb_320")
+_REAL_MODELS = ("FastestDet", "mobilenet_v2_qdq", "ultraface_rfb_320")
 
 
 def problems(model: Path, count: int, seed: int) -> list[str]:

@@ -65,9 +65,14 @@ def draw(front: Front) -> Any:
 
 
 def _draw_tried(axes: Any, front: Front, original: Row) -> None:
-    known = [trial for trial in front.trials if trial.drop is not None]
+    points = {(p.plan.predicted_loss, p.row.drop) for p in front.points}
     lowest = min(row.value - _down(row) for row in front.rows)
-    shown = [t for t in known if original.value - (t.drop or 0.0) >= lowest]
+    shown = [
+        trial
+        for trial in front.trials
+        if (trial.predicted_loss, trial.drop) not in points
+        and original.value - (trial.drop or 0.0) >= lowest
+    ]
     axes.scatter(
         [trial.latency.ratio * original.latency_ms for trial in shown],
         [original.value - (trial.drop or 0.0) for trial in shown],
@@ -143,9 +148,13 @@ def _draw_texts(axes: Any, front: Front, rows: Sequence[Row]) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    bars = []
     if any(row.most_drop is not None for row in rows[1:]):
-        text = f"bars: one-sided {100 * original.confidence:g} % bounds of the drop"
-        axes.plot([], [], linestyle="none", label=text)
+        bars.append(f"one-sided {100 * original.confidence:g} % bounds of the drop")
+    if any(row.latency_noise for row in rows):
+        bars.append("noise of the latency")
+    if bars:
+        axes.plot([], [], linestyle="none", label=f"bars: {', '.join(bars)}")
     axes.legend(fontsize=8, frameon=False, loc="lower right")
 
 

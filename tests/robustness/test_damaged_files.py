@@ -4,6 +4,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from altered_models import altered_files
 from damaged_files import damaged_files, run_command
 from networks import residual_network
 from run_fuzz import EXAMPLE, run_damaged
@@ -20,6 +21,17 @@ def problems(model: Path, count: int, seed: int) -> list[str]:
 
 def test_a_damaged_file_never_ends_in_a_traceback() -> None:
     assert problems(EXAMPLE, count=60, seed=1) == []
+
+
+def test_numbers_and_names_without_sense_never_end_in_a_traceback() -> None:
+    files = altered_files(residual_network(channels=4, size=8), count=40, seed=0)
+    assert [problem for _, _, problem in run_damaged(files, 2) if problem] == []
+
+
+@pytest.mark.slow  # five hundred runs: two minutes
+def test_five_hundred_models_without_sense_never_end_in_a_traceback() -> None:
+    files = altered_files(residual_network(channels=4, size=8), count=500, seed=1)
+    assert [problem for _, _, problem in run_damaged(files, 2) if problem] == []
 
 
 @pytest.mark.slow  # six hundred runs: three minutes

@@ -22,14 +22,9 @@ EXTERNAL_DATA_THRESHOLD = 1_900_000_000
 _SMALLEST_EXTERNAL_TENSOR = 1024
 # 128 int64 values: more than any shape has. Larger weights never decide a shape.
 LARGEST_SHAPE_CONSTANT = 1024
-# Narrower element types are packed, and texts have no fixed size.
-_WHOLE_BYTES = frozenset(
-    onnx.TensorProto.DataType.Value(name)
-    for name in (
-        *("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
-        *("BFLOAT16", "FLOAT16", "FLOAT", "DOUBLE", "COMPLEX64", "COMPLEX128"),
-    )
-)
+# Elements that share a byte, by type; those of other types take whole bytes.
+_PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
+_UNSIZED = ("UNDEFINED", "STRING")
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
@@ -131,10 +126,13 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
 
 def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
     """Weights whose bytes do not fit their shape are found here, not wherever they are read."""
+    names = {number: name for name, number in onnx.TensorProto.DataType.items()}
     for tensor in model.graph.initializer:
-        if not tensor.HasField("raw_data") or tensor.data_type not in _WHOLE_BYTES:
+        name = names.get(tensor.data_type, "UNDEFINED")
+        if not tensor.HasField("raw_data") or name in _UNSIZED:
             continue
-        wanted = tensor_bytes(tensor.data_type, tensor.dims)
+        unpacked = tensor_bytes(tensor.data_type, tensor.dims)
+        wanted = math.ceil(unpacked / _PACKED.get(name, 1))
         if len(tensor.raw_data) != wanted or any(size < 0 for size in tensor.dims):
             raise ModelError(
                 f"{path}: not an ONNX model: weight '{tensor.name}' of the shape "

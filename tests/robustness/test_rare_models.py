@@ -114,6 +114,19 @@ def test_a_weight_whose_bytes_do_not_fit_its_shape_is_refused(tmp_path: Path) ->
         Graph.load(saved(model, tmp_path))
 
 
+@pytest.mark.parametrize("element", [TensorProto.INT4, TensorProto.FLOAT8E5M2, TensorProto.BOOL])
+def test_weights_of_narrow_types_have_the_size_that_they_are_stored_in(
+    tmp_path: Path, element: int
+) -> None:
+    model = parsed("network (float[1, 4] x) => (float[1, 4] y) { y = Relu(x) }")
+    model.graph.initializer.append(helper.make_tensor("w", element, [3], [0, 1, 0]))
+    (weight,) = model.graph.initializer
+    array = onnx.numpy_helper.to_array(weight)
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
+    assert weight.HasField("raw_data")
+    assert Graph.load(saved(model, tmp_path)).to_proto().opset_import == model.opset_import
+
+
 def test_what_the_checker_forbids_and_the_runtime_runs_comes_back_as_it_is(tmp_path: Path) -> None:
     model = parsed("network (float[1, 4] x) => (float[1, 4] y) { a = Relu(x) y = Sigmoid(a) }")
     nodes = list(model.graph.node)[::-1]  # the runtime sorts them

@@ -110,12 +110,12 @@ def test_two_devices_get_different_plans(model: Path, calibration: Path) -> None
     assert plans[0] != plans[1]
 
 
-def test_nothing_but_output_and_plan_is_left_behind(model: Path, calibration: Path) -> None:
+def test_nothing_but_output_plan_and_report_is_left_behind(model: Path, calibration: Path) -> None:
     before = set(model.parent.iterdir())
     output = model.parent / "fast.onnx"
     optimize(model, "npu1", output=output, calibration=calibration, workers=1)
     added = {path.name for path in set(model.parent.iterdir()) - before}
-    assert added == {"fast.onnx", "fast.onnx.plan.json"}
+    assert added == {"fast.onnx", "fast.onnx.plan.json", "fast.onnx.report.html"}
 
 
 def test_the_most_accurate_network_of_a_latency(model: Path, calibration: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 import onnx
+from google.protobuf.message import Message
 
 from actcc.graph.graph import Graph
 
@@ -72,8 +73,8 @@ def _short(value: str) -> str:
     return " ".join(words)
 
 
-def _bytes(message: onnx.NodeProto | onnx.TensorProto | onnx.FunctionProto | object) -> bytes:
-    return bytes(message.SerializeToString(deterministic=True))  # type: ignore[attr-defined]
+def _bytes(message: Message) -> bytes:
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def _type(found: onnx.TypeProto) -> str:

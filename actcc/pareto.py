@@ -69,6 +69,7 @@ def pareto_front(
     workers: int | None = None,
     executor: Executor | None = None,
     cache: bool = True,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Front:
     """The front of latency over accuracy; each point is verified.
@@ -113,6 +114,8 @@ def pareto_front(
         executor=executor,
         cache=cache,
         progress=progress,
+        search=f"pareto {search}",
+        resume=resume,
     ) as job:
         prepared = prepare(job)
         trials = Trials(max_trials, job.deadline, "latency")
@@ -122,8 +125,11 @@ def pareto_front(
         }
         _explore_until_interrupted(prepared, verifiers, trials, search)
         timed = _timed_together(prepared, fastest(verifiers, trials.done))
+        points = _points(prepared, verifiers, timed, trials, folder)
+        if not trials.interrupted:
+            job.journal.discard()
         return Front(
-            points=_points(prepared, verifiers, timed, trials, folder),
+            points=points,
             empty=tuple(drop for drop in limits if drop not in timed.trials),
             trials=tuple(trial_figures(trial) for trial in trials.done),
             stage_seconds=dict(job.progress.seconds),
@@ -202,9 +208,12 @@ def _explore_until_interrupted(
     try:
         explore(prepared, verifiers, trials, search)
     except KeyboardInterrupt:
+        trials.interrupted = True
         if not fastest(verifiers, trials.done):
             raise
-        prepared.job.progress.note("interrupted: the front of the verified plans so far follows")
+        prepared.job.progress.note(
+            "interrupted: the front of the verified plans so far follows; --resume goes on"
+        )
 
 
 @dataclass(frozen=True)

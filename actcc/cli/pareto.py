@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     help="No further plan is tried after this time.",
 )
+@click.option("--resume", is_flag=True, help="As for optimize.")
 @shape_option
 @skip_option
 @also_option
@@ -103,7 +104,8 @@ def pareto_command(**options: Any) -> None:
       actcc pareto net.onnx --calib c.npz --eval e.npz --metric metric.py:top1 \\
           -o front/ --csv front.csv
 
-    Ctrl-C while plans are tried gives the front of those that are verified by then.
+    Ctrl-C while plans are tried gives the front of those that are verified by then; --resume goes
+    on from there.
     """
     from actcc.budget import Budget, parse_drop
     from actcc.cli.progress import console_progress
@@ -134,6 +136,7 @@ def pareto_command(**options: Any) -> None:
         seed=options["seed"],
         workers=options["workers"],
         cache=not options["no_cache"],
+        resume=options["resume"],
         progress=progress,
     )
     if csv is not None:

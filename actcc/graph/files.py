@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
@@ -59,7 +60,7 @@ def _read_texts(message: Message) -> None:
     Raises:
         ValueError: a text is not UTF-8.
     """
-    texts, messages = _text_and_message_fields(type(message))
+    texts, messages = _text_and_message_fields(message.DESCRIPTOR)
     for name in texts:
         value = getattr(message, name)
         for text in (value,) if isinstance(value, str | bytes) else value:
@@ -73,10 +74,10 @@ def _read_texts(message: Message) -> None:
 
 @functools.cache
 def _text_and_message_fields(
-    kind: type[Message],
+    descriptor: Descriptor,
 ) -> tuple[tuple[str, ...], tuple[tuple[str, bool], ...]]:
     """Names of fields that hold text, and of those that hold messages with whether they repeat."""
-    fields = kind.DESCRIPTOR.fields
+    fields = descriptor.fields
     return (
         tuple(field.name for field in fields if field.type == field.TYPE_STRING),
         tuple((f.name, f.is_repeated) for f in fields if f.type == f.TYPE_MESSAGE),

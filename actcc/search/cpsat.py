@@ -1,9 +1,4 @@
-"""`--search cpsat`: the best plan by prediction under an allowance that trials move.
-
-The drop does not grow evenly with the predicted loss: a plan with more of it may lose less. Once the
-border between what holds and what does not is found, trials that are left look beyond it, until a
-drop is clearly over the budget; a plan that holds there moves the border.
-"""
+"""`--search cpsat`: the best plan by prediction under an allowance that trials move."""
 
 from __future__ import annotations
 
@@ -18,8 +13,6 @@ from actcc.trials import Allowance, LatencyAllowance, Refused, Trial
 
 SOLVER_WORKERS = 2  # part of a plan's provenance: CP-SAT's answer may depend on it
 _SOLVE_LIMIT_S = 20.0
-_STEP_BEYOND = 1.5
-_CLEARLY_OVER = 2.0
 
 
 class CpSat:
@@ -29,17 +22,14 @@ class CpSat:
         self._space = space
         self._allowance = _first_allowance(space, seen)
         self._any_verified = any(isinstance(trial, Trial) for trial in seen)
-        self._beyond: float | None = None
         self._exhausted = self._allowance.value <= 0
 
     def propose(self) -> Chosen | None:
         """See `Strategy`."""
-        if self._allowance.settled and self._beyond is None:
-            self._look_beyond()
-        if self._exhausted:
+        if self._exhausted or self._allowance.settled:
             return None
         try:
-            return self._solve(self._value)
+            return self._solve(self._allowance.value)
         except InfeasibleError:
             if self._any_verified:
                 return None  # the allowance was tightened past what can be reached
@@ -49,27 +39,10 @@ class CpSat:
         """See `Strategy`."""
         held, spent = self._space.spent(trial)
         self._any_verified |= isinstance(trial, Trial)
-        if known and held and self._value >= self._space.largest_loss:
+        if known and held and self._allowance.value >= self._space.largest_loss:
             self._exhausted = True  # everything that saves time is in the plan already
             return
-        if self._beyond is not None and not held:
-            self._beyond *= _STEP_BEYOND
-            self._exhausted = spent > _CLEARLY_OVER or self._beyond > self._space.largest_loss
-            return
-        if self._beyond is not None:
-            self._allowance, self._beyond = Allowance(self._beyond), None
         self._allowance.learn(held=held, spent=0.0 if known and held else spent)
-
-    @property
-    def _value(self) -> float:
-        return self._allowance.value if self._beyond is None else self._beyond
-
-    def _look_beyond(self) -> None:
-        if isinstance(self._allowance, LatencyAllowance):
-            self._exhausted = True  # latencies are predicted well enough
-        else:
-            self._beyond = self._allowance.high * _STEP_BEYOND
-            self._exhausted = self._beyond > self._space.largest_loss
 
     def _solve(self, allowance: float) -> Chosen:
         """The best plan under an allowance.

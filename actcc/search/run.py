@@ -167,7 +167,8 @@ class Search:
         """What verification finds, or what it found before this search was interrupted."""
         name = f"verdict {sorted(chosen.items())} {content_hash(Graph.load(path))}"
         if name in self.journal.known:
-            return Verdict.from_json(self.journal.known[name])
+            # It may have been found under another budget.
+            return self.verifier.judge(Verdict.from_json(self.journal.known[name]))
         verdict = self.verifier.verify(path, exact=exact)
         self.journal.record(name, verdict.to_json())
         return verdict

@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
+import actcc.journal
 import actcc.search.run
+import actcc.verify
 from actcc.accuracy.estimate import reference_outputs
 from actcc.accuracy.fidelity import FidelityReference
 from actcc.budget import Amount, Budget
@@ -131,6 +133,32 @@ def test_an_interruption_keeps_the_points_verified_so_far(
     assert len(found.trials) == 3
     assert len(found.points) >= 2
     assert (tmp_path / "front").is_dir()
+
+
+def test_a_verdict_that_is_resumed_counts_for_the_budget_at_hand(
+    network: Path, tmp_path: Path, in_process: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTCC_CACHE_DIR", str(tmp_path))
+
+    def front_of(*shares: float, resume: bool = False) -> Front:
+        return pareto_front(
+            network,
+            "npu1",
+            drops=[Amount(share, True) for share in shares],
+            calibration=network.parent / "calib.npz",
+            max_trials=4,
+            executor=in_process,
+            resume=resume,
+        )
+
+    with monkeypatch.context() as patched:
+        patched.setattr(actcc.journal.Journal, "discard", lambda self: None)
+        first = front_of(0.02, 0.3)
+    verified: list[object] = []
+    monkeypatch.setattr(actcc.verify.Verifier, "verify", lambda *given, **named: verified.append(1))
+    again = front_of(0.02, 0.3, resume=True)
+    assert not verified
+    assert [point.plan.chosen for point in again.points] == [p.plan.chosen for p in first.points]
 
 
 def test_an_interruption_before_any_point_leaves_nothing(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actcc.budget import Amount, Budget, parse_drop
+from actcc.effort import load_preset
 from actcc.job import Job, open_job
 from actcc.pareto import explore, judged
 from actcc.pipeline import Prepared, prepare
@@ -168,11 +169,11 @@ def _open(arguments: argparse.Namespace, drops: Sequence[Amount]) -> AbstractCon
         plugins=(),
         skip=(),
         also=(),
-        time_limit_s=1e9,
+        effort=load_preset("default").but(arguments.trials, 1e9),
         seed=0,
         workers=arguments.workers,
         executor=None,
-        cache=True,
+        cache=False,
         progress=None,
     )
 

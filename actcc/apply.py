@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from actcc.errors import ModelError, PlanError
+from actcc.errors import PlanError
 from actcc.graph import Graph, content_hash
-from actcc.graph.files import deliver, staging_folder
+from actcc.graph.files import deliver, staging_folder, writing
 from actcc.graph.fingerprint import first_difference, model_parts
 from actcc.normalize import normalize
+from actcc.output import check_output
 from actcc.pass_api import apply_candidates, select_passes, sites_of
 from actcc.plan import Plan, SitePlan
 from actcc.result import copy_of_original
@@ -34,11 +35,11 @@ def apply_plan(
         The model that was written.
 
     Raises:
-        ModelError: the model cannot be read, or the output cannot be written.
+        ModelError: the model cannot be read, or the output cannot be written or is an input.
         PlanError: the plan cannot be read, was made for another model, or other versions of the
             libraries than those it was made with give another file. Nothing is written then.
     """
-    source, target = Path(model), Path(output)
+    source, target = Path(model), check_output(output, model, plan, *plugins)
     recipe = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     original = Graph.load(source)
     difference = first_difference(recipe.model_parts, model_parts(original))
@@ -47,9 +48,7 @@ def apply_plan(
             f"{source}: not the model that the plan was made for ({recipe.model_name}): "
             f"{difference}; give that model, or optimise this one"
         )
-    if not target.parent.is_dir():
-        raise ModelError(f"{target}: folder '{target.parent}' does not exist; create it first")
-    with staging_folder(target.parent) as staging:
+    with writing(target), staging_folder(target.parent) as staging:
         staged = staging / target.name
         if recipe.rewritten:
             graph = _rewritten(original, recipe, plugins)

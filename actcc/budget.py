@@ -102,13 +102,17 @@ def parse_confidence(text: str) -> float:
     return number / 100
 
 
-def parse_drop(text: str) -> Amount:
+def parse_drop(text: str, option: str = "--max-drop") -> Amount:
     """`1%` is relative to the original's accuracy, `0.5abs` is in the metric's own units, and
-    `none` is no limit."""
+    `none` is no limit.
+
+    Args:
+        option: where the text was given, for the error.
+    """
     if text.strip() == "none":
         return NO_LIMIT
     units = {"%": 0.01, "abs": 1.0}
-    number, unit = _split(text, units, "--max-drop", "1% (relative) or 0.5abs (absolute)")
+    number, unit = _split(text, units, option, "1% (relative) or 0.5abs (absolute)")
     return Amount(number * units[unit], unit == "%")
 
 

@@ -11,12 +11,12 @@ from actcc.accuracy.estimate import Estimates
 from actcc.budget import Budget
 from actcc.errors import BudgetError, ModelError
 from actcc.estimators import Subject
-from actcc.estimators.choice import choose_estimator
+from actcc.estimators.choice import choose_estimator, require_ranking
 from actcc.estimators.noise import value_ranges
 from actcc.estimators.record import default_folder
 from actcc.graph import Array, Graph
 from actcc.job import Data, Job
-from actcc.prices import Backend, Price
+from actcc.prices import Backend, Price, Timing
 from actcc.pricing import SitePrices, price_sites
 from actcc.program import Evidence
 from actcc.selection import MemoryStep
@@ -44,33 +44,28 @@ def gather_evidence(
 
     Raises:
         BudgetError: a memory budget, where the peak is not known.
+        DataError: the estimator needs more data than there is.
         PricingError: the target cannot time the network.
     """
     from actcc.price_cache import default_cache_path
 
-    target, budget = job.target, job.budget
+    target, budget, estimator = job.target, job.budget, job.estimator
+    folder = default_folder() if job.cache else None
+    if job.data is not None:
+        require_ranking(estimator, graph, job.data.calibration, job.metric.name, folder)
     with job.progress.stage("Timing the model"):
         before, timing = target.backend.time_models([baseline, graph], _feeds(job.data))
     location: Path | None = default_cache_path() if job.cache else None
     prices = price_sites(graph, sites, job.passes, target, job.executor, job.progress, location)
     estimates: Estimates | None = None
-    estimator = job.estimator
     if job.data is not None:
         worth = [_worth_estimating(site, prices[site.id], budget) for site in sites]
         subject = _subject(job, job.data, graph, worth, deadline)
-        folder = default_folder() if job.cache else None
         chosen = choose_estimator(estimator, subject, job.metric.name, folder)
         estimates, estimator = chosen.losses(subject), chosen.name
     memory: tuple[MemoryStep, ...] = ()
     if budget.max_memory is not None:
-        if before.peak_bytes is None:
-            raise BudgetError(
-                "--max-memory: sizes of tensors depend on data, so the peak is not known; "
-                "leave the memory budget out"
-            )
-        with job.progress.stage("Sizing live memory"):
-            priced = [s for s in sites if any(isinstance(p, Price) for p in prices[s.id].values())]
-            memory = memory_steps(graph, priced, job.passes, target.backend)
+        memory = _live_memory(job, graph, sites, prices, before)
     return Evidence(
         sites,
         prices,
@@ -81,6 +76,23 @@ def gather_evidence(
         memory,
         estimator,
     )
+
+
+def _live_memory(
+    job: Job,
+    graph: Graph,
+    sites: Sequence[OfferedSite],
+    prices: Mapping[str, SitePrices],
+    before: Timing,
+) -> tuple[MemoryStep, ...]:
+    if before.peak_bytes is None:
+        raise BudgetError(
+            "--max-memory: sizes of tensors depend on data, so the peak is not known; "
+            "leave the memory budget out"
+        )
+    with job.progress.stage("Sizing live memory"):
+        priced = [s for s in sites if any(isinstance(p, Price) for p in prices[s.id].values())]
+        return memory_steps(graph, priced, job.passes, job.target.backend)
 
 
 def priced_baseline(original: Graph, normalized: Graph, backend: Backend) -> Graph:

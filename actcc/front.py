@@ -7,12 +7,13 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from pathlib import Path
 
 from actcc.budget import Amount
 from actcc.errors import ModelError
 from actcc.graph import Graph
-from actcc.graph.files import write_text
+from actcc.graph.files import write_text, writing
 from actcc.plan import Plan
 from actcc.prices import Source
 from actcc.result import TrialFigures
@@ -155,10 +156,13 @@ class Front:
 
 
 def front_file_name(model_name: str, budget: Amount) -> str:
-    """`model.drop1.onnx` for 1 % of `model.onnx`; `model.drop0.5abs.onnx` for an absolute drop."""
-    stem = Path(model_name).stem
-    text = f"{100 * budget.value:g}" if budget.relative else f"{budget.value:g}abs"
-    return f"{stem}.drop{text}.onnx"
+    """`model.drop1.onnx` for 1 % of `model.onnx`; `model.drop0.5abs.onnx` for an absolute drop.
+
+    Budgets that differ have names that differ: a drop is written with all of its digits.
+    """
+    value = Decimal(repr(budget.value)) * (100 if budget.relative else 1)
+    digits = f"{value.normalize():f}" + ("" if budget.relative else "abs")
+    return f"{Path(model_name).stem}.drop{digits}.onnx"
 
 
 def check_folder(folder: Path) -> None:
@@ -173,14 +177,10 @@ def check_folder(folder: Path) -> None:
 
 def deliver_folder(staged: Path, folder: Path) -> None:
     """Rename a staged folder into place: it is there with all its files, or not at all."""
-    try:
+    with writing(folder):
         if folder.exists():
             folder.rmdir()
         os.replace(staged, folder)
-    except OSError as error:
-        raise ModelError(
-            f"{folder}: cannot be written ({error.strerror}); choose another"
-        ) from error
 
 
 def distinct(budgets: Sequence[Amount], metric_value: float) -> list[Amount]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from actcc.errors import ModelError, PlotError
 from actcc.front import Front, Row
-from actcc.graph.files import staging_folder
+from actcc.graph.files import staging_folder, writing
 
 FORMATS = (".svg", ".png")
 _INK, _FRONT, _TRIED = "#222222", "#0b5fa5", "#b5b5b5"
@@ -34,16 +34,13 @@ def save_plot(front: Front, path: Path) -> None:
     """Draw the front; see `Front.save_plot`."""
     check_plot(path)
     figure = draw(front)
-    try:
-        with staging_folder(path.parent) as staging:
-            staged = staging / path.name
-            # Neither a date nor random ids: the same front gives the same file.
-            metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
-            with _matplotlib().rc_context({"svg.hashsalt": "actcc", "svg.fonttype": "none"}):
-                figure.savefig(staged, metadata=metadata, dpi=160)
-            os.replace(staged, path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another") from error
+    with writing(path), staging_folder(path.parent) as staging:
+        staged = staging / path.name
+        # Neither a date nor random ids: the same front gives the same file.
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
+        with _matplotlib().rc_context({"svg.hashsalt": "actcc", "svg.fonttype": "none"}):
+            figure.savefig(staged, metadata=metadata, dpi=160)
+        os.replace(staged, path)
 
 
 def draw(front: Front) -> Any:

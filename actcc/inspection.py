@@ -66,7 +66,7 @@ def inspect_model(
     """
     chosen = target if isinstance(target, Target) else load_target(target)
     original = Graph.load(model, input_shapes)
-    require_valid(Path(model), original.opset)
+    require_valid(Path(model), original)
     static_types(original)
     graph = normalize(original).graph
     rows = Counter(

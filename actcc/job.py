@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,12 @@ from pathlib import Path
 import onnx
 
 from actcc.accuracy.built_in import load_metric
-from actcc.accuracy.metric import Metric
+from actcc.accuracy.metric import FunctionMetric, Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.calibration.labels import label_samples
 from actcc.effort import Effort
-from actcc.errors import DataError, ModelError
+from actcc.errors import DataError
 from actcc.estimators.choice import check_estimator, works_without_calibration
 from actcc.graph import Graph, content_hash, static_types
 from actcc.graph.files import staging_folder
@@ -103,13 +104,14 @@ def open_job(
     cache: bool,
     progress: Progress | None,
     estimator: str = "fidelity",
-    search: str = "cpsat",
+    journal_for: str = "",
     resume: bool = False,
 ) -> Iterator[Job]:
     """A job with its worker processes and its staging folder; see `actcc.optimize`.
 
     Args:
         output: a file or folder to be; staging takes place beside it. None for nothing written.
+        journal_for: what the run does, as part of its journal's key; empty for no journal.
 
     Raises:
         ActccError: bad input.
@@ -120,7 +122,7 @@ def open_job(
         source = _source_file(model, staging)
         bound = model.input_shapes if isinstance(model, Graph) else {}
         original = Graph.load(source, {**bound, **(input_shapes or {})})
-        require_valid(source, original.opset)
+        require_valid(source, original)
         static_types(original)
         judge = load_metric(metric) if isinstance(metric, str) else metric
         check_estimator(estimator)
@@ -146,24 +148,25 @@ def open_job(
             staging=staging,
             progress=Timed(progress or Silent()),
         )
-        yield replace(job, journal=_open_journal(job, search, resume=resume))
+        yield replace(job, journal=_open_journal(job, journal_for, resume=resume))
 
 
-def _open_journal(job: Job, search: str, *, resume: bool) -> Journal:
+def _open_journal(job: Job, doing: str, *, resume: bool) -> Journal:
     """The journal of exactly this run; limits of time and trials may differ."""
-    if not (job.cache or resume):
+    metric = _metric_identity(job.metric)
+    if not doing or metric is None or not (job.cache or resume):
         return Journal()
-    function = getattr(job.metric, "specification", None)
     settings = {
         "versions": [metadata.version(n) for n in ("actcc", "onnx", "onnxruntime", "onnxsim")],
         "model": content_hash(job.original),
         "shapes": sorted(job.original.input_shapes.items()),
         "target": (job.target.name, job.target.backend.tool),
         "budget": job.budget,
-        "metric": (job.metric.name, function and Path(function.rpartition(":")[0]).read_text()),
+        "metric": metric,
         "estimator": (job.estimator, job.effort.estimate_samples),
-        "search": (search, job.seed),
-        "passes": ([found.name for found in job.passes], sorted(job.skip)),
+        "doing": (doing, job.seed),
+        "passes": [_code_of(type(found)) for found in job.passes],
+        "skip": sorted(job.skip),
     }
     data = job.data
     sets = (None, None) if data is None else (data.calibration, data.evaluation)
@@ -174,6 +177,24 @@ def _open_journal(job: Job, search: str, *, resume: bool) -> Journal:
     return journal
 
 
+def _metric_identity(metric: Metric) -> str | None:
+    """What tells a metric from every other; None for a function whose code is not known."""
+    if not isinstance(metric, FunctionMetric):
+        return f"{type(metric).__name__} {metric.name} {metric!r}"
+    if metric.specification is None:
+        return None
+    file = metric.specification.rpartition(":")[0]
+    return f"{metric.specification} {Path(file).read_text(encoding='utf-8', errors='replace')}"
+
+
+def _code_of(found: type[Pass]) -> str:
+    """A pass's name with the text of its file, where it has one."""
+    try:
+        return f"{found.name} {Path(inspect.getfile(found)).read_text(encoding='utf-8')}"
+    except (OSError, TypeError):
+        return found.name
+
+
 @contextlib.contextmanager
 def _staging(output: Path | None) -> Iterator[Path]:
     """Where trial files live: beside the output, so that the best can be renamed into place."""
@@ -181,15 +202,8 @@ def _staging(output: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="actcc-") as folder:
             yield Path(folder)
         return
-    if not output.parent.is_dir():
-        raise ModelError(f"{output}: folder '{output.parent}' does not exist; create it first")
-    try:
-        with staging_folder(output.parent) as folder:
-            yield folder
-    except PermissionError as error:
-        raise ModelError(
-            f"{output}: '{output.parent}' cannot be written; choose another"
-        ) from error
+    with staging_folder(output.parent) as folder:
+        yield folder
 
 
 def _source_file(model: Model, staging: Path) -> Path:

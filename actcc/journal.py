@@ -73,7 +73,7 @@ def run_key(settings: Mapping[str, Any], *sets: SampleSet | None) -> str:
 
     Args:
         settings: everything that decides what it finds, as values with a stable text.
-        sets: its data; told apart by the names of all samples and the values of the first.
+        sets: its data, of which every value counts, annotations included.
     """
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     for samples in sets:
@@ -82,9 +82,16 @@ def run_key(settings: Mapping[str, Any], *sets: SampleSet | None) -> str:
 
 
 def _identity(samples: SampleSet) -> bytes:
-    digest = hashlib.sha256(f"{samples.source} {samples.indices}".encode())
-    for name, values in samples[0].inputs.items():
-        digest.update(name.encode() + values.tobytes())
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(sample.name.encode())
+        for part in (sample.inputs, sample.annotations):
+            for name, values in part.items():
+                digest.update(f"{name} {values.dtype} {values.shape}".encode())
+                # Text has no bytes of its own, only addresses of its objects.
+                digest.update(
+                    repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes()
+                )
     return digest.digest()
 
 

@@ -16,13 +16,13 @@ import onnx_graphsurgeon as gs
 
 from actcc.errors import ActccError, ModelError
 from actcc.graph import Graph, Interface, Node, Tensor, extract, structure_hash, verify
+from actcc.graph.operators import HEAVY
 from actcc.pass_api import Pass, apply_pass
 from actcc.prices import PriceQuery, Unpriced
 from actcc.site import OfferedSite, Site
 
-# Operators that other work fuses into; a walk towards the inputs ends at them.
-HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "ConvInteger"})
-# A walk towards the outputs ends here as well: beyond a junction another branch is priced too.
+# A walk towards the inputs ends at heavy operators. One towards the outputs ends here as well:
+# beyond a junction another branch is priced too.
 _JUNCTIONS = frozenset(
     {"Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Resize", "Split"}
 )

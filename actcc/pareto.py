@@ -114,7 +114,7 @@ def pareto_front(
         executor=executor,
         cache=cache,
         progress=progress,
-        search=f"pareto {search}",
+        journal_for=f"pareto {search}",
         resume=resume,
     ) as job:
         prepared = prepare(job)

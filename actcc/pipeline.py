@@ -11,11 +11,12 @@ from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet
 from actcc.effort import load_preset
-from actcc.errors import ModelError, PricingError
+from actcc.errors import PricingError
 from actcc.evidence import gather_evidence, priced_baseline
 from actcc.graph import Graph
 from actcc.job import Job, Model, open_job
 from actcc.normalize import Normalized, normalize
+from actcc.output import check_output
 from actcc.pass_api import Pass, Survey, find_sites
 from actcc.program import Evidence
 from actcc.progress import Progress
@@ -94,7 +95,11 @@ def optimize(
     Raises:
         ActccError: bad input; `InfeasibleError` where no plan meets the budgets.
     """
-    path = None if output is None else _output_path(output)
+    path = None if output is None else Path(output)
+    if path is not None:
+        inputs = (model, target, calibration, evaluation, preprocessing, labels, metric, *plugins)
+        for written in (path, plan_path(path), report_path(path)):
+            check_output(written, *inputs)
     check_strategy(search)
     effort = load_preset(preset).but(max_trials, time_limit_s)
     with open_job(
@@ -120,7 +125,7 @@ def optimize(
         cache=cache,
         progress=progress,
         estimator=estimator,
-        search=search,
+        journal_for=f"optimize {search}",
         resume=resume,
     ) as job:
         try:
@@ -238,7 +243,7 @@ def survey_model(job: Job) -> Surveyed:
             "the normalized network is what the result is compared with"
         )
     verifier = Verifier(
-        job.source,
+        _runnable(job),
         baseline,
         job.target,
         job.budget,
@@ -252,6 +257,15 @@ def survey_model(job: Job) -> Surveyed:
         verifier.prepare(advance)
     survey = find_sites(graph, job.passes, job.target, exact_only=job.data is None)
     return Surveyed(job, normalized, survey, baseline, verifier)
+
+
+def _runnable(job: Job) -> Path:
+    """The original's file, or a copy of it whose nodes have names of their own."""
+    if not job.original.repeats_names:
+        return job.source
+    path = job.staging / "runnable.onnx"
+    job.original.save(path, external=job.original.external)
+    return path
 
 
 def price_model(surveyed: Surveyed) -> Prepared:
@@ -269,10 +283,3 @@ def price_model(surveyed: Surveyed) -> Prepared:
         job.deadline - TIME_FOR_TRIALS * job.effort.time_limit_s,
     )
     return Prepared(job, normalized, survey, evidence, surveyed.verifier)
-
-
-def _output_path(output: str | Path) -> Path:
-    for path in (Path(output), plan_path(Path(output)), report_path(Path(output))):
-        if path.is_dir():
-            raise ModelError(f"{path}: is a folder; choose another output")
-    return Path(output)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
 import shutil
+import signal
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Literal
 
 from actcc.budget import Amount
 from actcc.graph import Graph, content_hash
-from actcc.graph.files import deliver
+from actcc.graph.files import deliver, writing
 from actcc.graph.fingerprint import hash_of_parts, model_parts
 from actcc.normalize import Normalized
 from actcc.pass_api import Survey
@@ -84,6 +86,7 @@ class Result:
         graph: the verified model.
         output: the file that was written; None if none was asked for.
         trials: every plan that was verified, in order.
+        chosen_trial: index of the one that `plan` is; None if unchanged.
         refusals: by pass name, what was not offered and why.
         stage_seconds: wall time by stage.
     """
@@ -96,6 +99,7 @@ class Result:
     trials: tuple[TrialFigures, ...]
     refusals: tuple[tuple[str, Refusal], ...]
     stage_seconds: Mapping[str, float]
+    chosen_trial: int | None = None
 
     @property
     def changes(self) -> dict[str, int]:
@@ -127,11 +131,13 @@ def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
         trials=tuple(trial_figures(trial) for trial in outcome.trials.done),
         refusals=outcome.survey.refusals,
         stage_seconds=dict(outcome.stage_seconds),
+        chosen_trial=None if best is None else outcome.trials.done.index(best),
     )
     if output is not None:
-        if best is None:
-            chosen_file = copy_of_original(outcome.source, graph, staging / output.name)
-        _put_in_place(outcome, result, chosen_file, output, staging)
+        with writing(output):
+            if best is None:
+                chosen_file = copy_of_original(outcome.source, graph, staging / output.name)
+            _put_in_place(outcome, result, chosen_file, output, staging)
     return result
 
 
@@ -145,9 +151,23 @@ def _put_in_place(
     result.plan.save(plan)
     original = Graph.load(outcome.source, outcome.verifier.input_shapes)
     write_report(result, original, report, network=outcome.normalized.graph)
-    deliver(model, output)
-    os.replace(plan, plan_path(output))
-    os.replace(report, report_path(output))
+    with _undisturbed():
+        deliver(model, output)
+        os.replace(plan, plan_path(output))
+        os.replace(report, report_path(output))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits: a model is never beside the plan of another."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def copy_of_original(source: Path, graph: Graph, copy: Path) -> Path:

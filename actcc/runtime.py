@@ -5,10 +5,11 @@ onnxruntime is imported on use, so that `actcc --help` stays fast.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -16,6 +17,10 @@ import onnx
 from actcc.errors import ModelError, PricingError, TargetError
 from actcc.graph import Array, Graph, static_types
 from actcc.graph.files import EXTERNAL_DATA_THRESHOLD, weight_bytes, write_model
+
+OptimisationLevel: TypeAlias = Literal["disabled", "basic", "extended", "all"]
+SessionSource: TypeAlias = bytes | str
+"""A serialized model, or the path of a file."""
 
 # ORT_LOGGING_LEVEL_FATAL: errors come as exceptions and are said once, in one line.
 _FATAL_ONLY = 4
@@ -32,9 +37,6 @@ def session(
 ) -> Any:
     """An `onnxruntime.InferenceSession` that executes its nodes one after another.
 
-    Idle threads stop spinning when a run ends, so that sessions timed in turn do not disturb each
-    other.
-
     Args:
         model: a proto is left as it is.
         threads: intra-operator threads.
@@ -44,51 +46,106 @@ def session(
 
     Raises:
         ModelError: the runtime cannot load the model.
-        TargetError: a provider is not part of the installed onnxruntime.
+        TargetError: a provider is not part of the installed onnxruntime, or does not start.
+    """
+    options = session_options(threads, "all" if optimise else "disabled")
+    with session_source(model, external_threshold) as source:
+        return create_session(source, options, [(name, {}) for name in providers])
+
+
+def session_options(threads: int, level: OptimisationLevel) -> Any:
+    """`onnxruntime.SessionOptions` of a session that executes its nodes one after another.
+
+    Idle threads stop spinning when a run ends, so that sessions timed in turn do not disturb each
+    other.
+
+    Args:
+        threads: intra-operator threads.
+        level: of the runtime's graph optimisation.
     """
     import onnxruntime as ort
 
-    available = ort.get_available_providers()
-    missing = [name for name in providers if name not in available]
-    if missing:
-        raise TargetError(
-            f"the installed onnxruntime has no execution provider '{missing[0]}'; "
-            f"it has: {', '.join(available)}"
-        )
-    ort.set_default_logger_severity(_FATAL_ONLY)  # what fails before a session has its own
+    levels = ort.GraphOptimizationLevel
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.graph_optimization_level = {
+        "disabled": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[level]
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
-    def create(source: str | bytes) -> Any:
-        try:
-            # Without fallback: a provider that fails to start must not turn into the CPU.
-            return ort.InferenceSession(
-                source, options, providers=list(providers), enable_fallback=0
-            )
-        except Exception as error:  # the runtime raises a dozen unrelated types
-            raise ModelError(
-                f"ONNX Runtime cannot load the model ({one_line(error)}); "
-                "check that it runs in ONNX Runtime before optimising it"
-            ) from error
 
+@contextlib.contextmanager
+def session_source(
+    model: Graph | Path | onnx.ModelProto, external_threshold: int = EXTERNAL_DATA_THRESHOLD
+) -> Iterator[SessionSource]:
+    """A model in the form that sessions are made from: its bytes, or, if very large, a file.
+
+    Args:
+        model: a proto is left as it is.
+        external_threshold: bytes of weights above which the model is handed over as a file.
+    """
     if isinstance(model, Path):
-        return create(str(model))
+        yield str(model)
+        return
     proto = model.to_proto() if isinstance(model, Graph) else model
     if weight_bytes(proto) <= external_threshold:
-        return create(proto.SerializeToString())
+        yield proto.SerializeToString()
+        return
     with tempfile.TemporaryDirectory(prefix="actcc-session-") as folder:
         path = Path(folder) / "model.onnx"
         owned = proto if isinstance(model, Graph) else Graph.load(proto).to_proto()
         write_model(owned, path, external=True)
         del owned, proto
-        return create(str(path))
+        yield str(path)
+
+
+def create_session(
+    source: SessionSource, options: Any, providers: Sequence[tuple[str, Mapping[str, str]]]
+) -> Any:
+    """An `onnxruntime.InferenceSession`.
+
+    Args:
+        options: from `session_options`.
+        providers: execution providers with their options, in order of preference.
+
+    Raises:
+        ModelError: the runtime cannot load the model.
+        TargetError: a provider is not part of the installed onnxruntime, or does not start.
+    """
+    import onnxruntime as ort
+
+    available = ort.get_available_providers()
+    for name, _ in providers:
+        if name not in available:
+            raise TargetError(
+                f"the installed onnxruntime has no execution provider '{name}'; "
+                f"it has: {', '.join(available)}"
+            )
+    ort.set_default_logger_severity(_FATAL_ONLY)  # what fails before a session has its own
+    chosen = [(name, dict(settings)) for name, settings in providers]
+    try:
+        # Without fallback: a provider that fails to start must not turn into the CPU.
+        made = ort.InferenceSession(source, options, providers=chosen, enable_fallback=0)
+    except Exception as error:  # the runtime raises a dozen unrelated types
+        raise ModelError(
+            f"ONNX Runtime cannot load the model ({one_line(error)}); "
+            f"see whether it runs in ONNX Runtime {ort.__version__} by itself"
+        ) from error
+    started = made.get_providers()
+    for name, _ in providers:
+        if name not in started:
+            raise TargetError(
+                f"the execution provider '{name}' does not start on this machine; "
+                "check its driver and libraries, or name another in the target profile"
+            )
+    return made
 
 
 def run(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -21,11 +21,10 @@ from actcc.backends.onnx_session import (
     bound_run,
     host_values,
     open_session,
-    session_source,
 )
 from actcc.errors import ModelError
 from actcc.graph import Graph
-from actcc.runtime import random_feeds
+from actcc.runtime import random_feeds, session_source
 
 # Two operators count as fused if together they save this share of the cheaper one (nn-Meter's α).
 _SAVED_SHARE = 0.5

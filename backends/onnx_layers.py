@@ -13,16 +13,11 @@ from typing import Any
 
 import onnx
 
-from actcc.backends.onnx_session import (
-    Settings,
-    Source,
-    bound_run,
-    open_session,
-    session_source,
-)
+from actcc.backends.onnx_session import Settings, bound_run, open_session
 from actcc.errors import ModelError, PassError
 from actcc.graph import Graph
 from actcc.prices import LayerTime
+from actcc.runtime import SessionSource, session_source
 
 _PROFILED_RUNS = 20
 _NODE_EVENT = "_kernel_time"
@@ -63,7 +58,7 @@ def _label(node: onnx.NodeProto) -> str:
 
 def profiled_layers(
     graph: Graph,
-    source: Source,
+    source: SessionSource,
     values: Mapping[str, Any],
     settings: Settings,
     latency_ns: float,

@@ -22,16 +22,14 @@ from actcc.backends.onnx_session import (
     host_values,
     open_session,
     read_settings,
-    session_source,
     tool_text,
 )
-from actcc.backends.onnx_session import Source as SessionSource
 from actcc.errors import ActccError, ModelError, TargetError
 from actcc.graph import Array, Graph, structure_hash
 from actcc.latency_models import Profile
 from actcc.memory import MemoryProfile, peak_memory
 from actcc.prices import LayerTime, Price, PriceQuery, Source, Timing, Unpriced
-from actcc.runtime import random_feeds
+from actcc.runtime import SessionSource, random_feeds, session_source
 from actcc.site import KEEP
 
 _BLOCKS = 4

@@ -1,7 +1,7 @@
 """Sessions of the `onnxruntime` backend: what a target profile can choose, and sessions made so.
 
-`actcc.runtime` runs models for their numbers; these sessions are run for their time, with the
-execution providers, options and optimisation level of the profile.
+`actcc.runtime` makes all sessions; these are run for their time, with the execution providers,
+options and optimisation level of the profile.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from actcc.backends.measure import Clocks
 from actcc.errors import ModelError, PricingError, TargetError
-from actcc.graph import Array, Graph
-from actcc.graph.files import EXTERNAL_DATA_THRESHOLD, weight_bytes, write_model
+from actcc.graph import Array
 from actcc.latency_models import Profile
-from actcc.runtime import one_line
+from actcc.runtime import (
+    OptimisationLevel,
+    SessionSource,
+    create_session,
+    one_line,
+    session_options,
+)
 
-Source = bytes | str
-_FATAL_ONLY = 4  # ORT_LOGGING_LEVEL_FATAL: errors come as exceptions and are said once
 _CPU = "CPUExecutionProvider"
 _COARSEST_CLOCK_S = 1e-6
 
@@ -68,7 +70,7 @@ class Settings(BaseModel):
 
     threads: int = Field(default=1, ge=1)
     providers: tuple[Provider, ...] = Field(default=(Provider(name=_CPU),), min_length=1)
-    optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+    optimization: OptimisationLevel = "all"
     neighbourhood_seconds: float = Field(default=0.5, gt=0)
     model_seconds: float = Field(default=6.0, gt=0)
     clock: Literal["thread", "wall"] = "thread"
@@ -158,60 +160,28 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-@contextlib.contextmanager
-def session_source(graph: Graph) -> Iterator[Source]:
-    """The graph in the form that sessions are made from; a file only where it is very large."""
-    proto = graph.to_proto()
-    if weight_bytes(proto) <= EXTERNAL_DATA_THRESHOLD:
-        yield proto.SerializeToString()
-        return
-    with tempfile.TemporaryDirectory(prefix="actcc-session-") as folder:
-        path = Path(folder) / "model.onnx"
-        write_model(proto, path, external=True)
-        yield str(path)
-
-
 def open_session(
-    source: Source, settings: Settings, adjust: Callable[[Any], None] = lambda options: None
+    source: SessionSource,
+    settings: Settings,
+    adjust: Callable[[Any], None] = lambda options: None,
 ) -> Any:
     """An `onnxruntime.InferenceSession`.
 
     Args:
+        source: from `actcc.runtime.session_source`.
         adjust: may set further fields of the `SessionOptions`.
 
     Raises:
         ModelError: the runtime cannot load the graph.
         TargetError: a provider is installed but does not start on this machine.
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    level = f"ORT_{'' if settings.optimization == 'disabled' else 'ENABLE_'}"
-    level += {"disabled": "DISABLE_ALL"}.get(settings.optimization, settings.optimization.upper())
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    # A session's idle threads must not spin while another session is timed.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options = session_options(settings.threads, settings.optimization)
     adjust(options)
     providers = [
         (provider.name, {key: str(value) for key, value in provider.options.items()})
         for provider in settings.providers
     ]
-    try:
-        session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # the runtime raises a dozen unrelated types
-        raise ModelError(f"ONNX Runtime cannot load it: {one_line(error)}") from error
-    started = session.get_providers()
-    for provider in settings.providers:
-        if provider.name not in started:
-            raise TargetError(
-                f"the execution provider '{provider.name}' does not start on this machine; "
-                "check its driver and libraries, or name another in the target profile"
-            )
-    return session
+    return create_session(source, options, providers)
 
 
 def host_values(feeds: Mapping[str, Array]) -> dict[str, Any]:

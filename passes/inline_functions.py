@@ -32,10 +32,11 @@ class InlineFunctions(NormalizingPass):
             return graph, []
         frame = graph.frame()  # without weights, which no function holds
         inlined = _inlined(frame)
-        calls, left = _calls(frame), _calls(inlined)
+        left = _calls(inlined)
+        gone = _calls(frame) - left
         notes = []
-        if calls.total() > left.total():
-            notes.append(f"inlined {calls.total() - left.total()} calls of {len(calls)} functions")
+        if gone:
+            notes.append(f"inlined {gone.total()} calls of {len(gone)} functions")
         notes += [
             f"{count} calls of '{name}' are left: it is written for another version of operators"
             for name, count in sorted(left.items())
@@ -56,8 +57,20 @@ def _inlined(frame: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _calls(model: onnx.ModelProto) -> Counter[str]:
-    """Calls by name of function, in the main graph."""
-    functions = {(found.domain, found.name) for found in model.functions}
-    return Counter(
-        node.op_type for node in model.graph.node if (node.domain, node.op_type) in functions
-    )
+    """Calls by name of function, in the main graph and in all functions and subgraphs it reaches."""
+    functions = {(found.domain, found.name, found.overload): found for found in model.functions}
+    calls: Counter[str] = Counter()
+    seen = set()
+    waiting = list(model.graph.node)
+    while waiting:
+        node = waiting.pop()
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                waiting.extend(inner.node)
+        key = node.domain, node.op_type, node.overload
+        if key in functions:
+            calls[node.op_type] += 1
+            if key not in seen:
+                seen.add(key)
+                waiting.extend(functions[key].node)
+    return calls

@@ -28,13 +28,14 @@ from actcc.activations.spellings import Spelling, spellings_of, write
 from actcc.activations.ways import Way, needed, way_before, way_behind
 from actcc.errors import PassError
 from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import CONTRACTIONS
 from actcc.pass_api import Pass, rewrite
 from actcc.passes.swap_activation import activation_sites, function_of, spelled
 from actcc.site import Candidate, Refusal, Site
 from actcc.targets import Target
 
 # Layers that targets run an activation with; whether the one at hand does so is in the price.
-_FUSING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul"})
+_FUSING = CONTRACTIONS | {"Add", "Mul"}
 _BEHIND, _BEFORE = "behind", "before"
 _QUANTIZED = "activation inside QDQ: its scales were calibrated for this order"
 _SLOPES = "PRelu has a slope for each channel, which keeps its place"

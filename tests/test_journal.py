@@ -20,6 +20,12 @@ def samples(values: np.ndarray) -> SampleSet:
     return load_samples({"images": values}, Graph.load(residual_network()))
 
 
+def labelled(last: int) -> SampleSet:
+    """The same images; the last has another label."""
+    values = {"images": images(3), "label": np.array([0, 0, last])}
+    return load_samples(values, Graph.load(residual_network()))
+
+
 def test_a_resumed_journal_knows_what_was_recorded() -> None:
     first = Journal.open("key", resume=False)
     first.record("losses a", {"Relu": 0.25})
@@ -69,6 +75,8 @@ def test_the_key_covers_settings_and_data() -> None:
         run_key({"target": "cpu"}, other, None),
         run_key({"target": "cpu"}, data[:2], None),
         run_key({"target": "cpu"}, None, data),
+        run_key({"target": "cpu"}, labelled(1), None),
+        run_key({"target": "cpu"}, labelled(2), None),
     }
-    assert len(keys) == 5
+    assert len(keys) == 7
     assert run_key({"a": 1, "b": 2}, data) == run_key({"b": 2, "a": 1}, data)

@@ -348,3 +348,17 @@ def test_a_preset_sets_the_effort_and_explicit_limits_win(model: Path, calibrati
     assert len(one.trials) == 1
     with pytest.raises(BudgetError, match="there are: quick, default, thorough"):
         optimize(model, "npu1", preset="slow")
+
+
+@pytest.mark.parametrize("names", ["", "same"])
+def test_nodes_without_a_name_of_their_own_are_no_obstacle(
+    model: Path, calibration: Path, names: str
+) -> None:
+    proto = onnx.load(model)
+    for node in proto.graph.node:
+        node.name = names
+    onnx.save_model(proto, model)
+    result = optimize(
+        model, "npu1", calibration=calibration, budget=with_drop("30%"), workers=1, max_trials=2
+    )
+    assert result.status == "optimized"

@@ -4,7 +4,13 @@ The drop between two models is resampled in pairs: both are scored on the same d
 makes a draw hard for both cancels (as in Koehn 2004 for translation).
 
 Percentiles are corrected for bias (section 14.3, BC): a draw lacks a third of the images and with
-them whole classes, so that draws of a mean average precision centre below the drop itself.
+them whole classes, so that draws of a mean average precision centre below the drop itself. Where no
+draw lies on one side of the measured drop there is nothing to correct by, and percentiles are
+reflected about it instead (basic interval, section 13.4).
+
+Where no sample differs, draws know of no loss at all. For a share of samples the bound is then the
+largest rate of losses that n samples miss with probability 1 − confidence,
+1 − (1 − confidence)^(1/n) (Clopper & Pearson 1934, for no events).
 """
 
 from __future__ import annotations
@@ -50,15 +56,21 @@ def drop_interval(original: Scores, result: Scores, confidence: float, seed: int
     if not defined:
         raise DataError("the metric is not defined on resampled data; give more samples")
     every = np.arange(count)
-    return _corrected(np.array(defined), original.value(every) - result.value(every), confidence)
+    measured = original.value(every) - result.value(every)
+    low, high = _percentiles(np.array(defined), measured, confidence)
+    if not any(defined):
+        high = 1 - (1 - confidence) ** (1 / count)
+    return Interval(min(low, measured), max(high, measured))
 
 
-def _corrected(drops: Array, measured: float, confidence: float) -> Interval:
+def _percentiles(drops: Array, measured: float, confidence: float) -> tuple[float, float]:
     """Bias-corrected percentiles: as far from the middle of the draws as the measured drop is."""
     normal = NormalDist()
     below = float(np.mean(drops < measured) + np.mean(drops == measured) / 2)
-    rarest = 0.5 / len(drops)
-    shift = 2 * normal.inv_cdf(min(max(below, rarest), 1 - rarest))
+    if not 0 < below < 1:
+        low, high = np.quantile(drops, [1 - confidence, confidence])
+        return 2 * measured - float(high), 2 * measured - float(low)
+    shift = 2 * normal.inv_cdf(below)
     reach = normal.inv_cdf(confidence)
     low, high = np.quantile(drops, [normal.cdf(shift - reach), normal.cdf(shift + reach)])
-    return Interval(float(low), float(high))
+    return float(low), float(high)

@@ -127,10 +127,11 @@ class FidelityTally:
         return max(self.total / self.count, 0.0)
 
 
+@dataclass(frozen=True)
 class Fidelity:
     """Agreement with the original's outputs as a metric: 1 − loss, without labels."""
 
-    name = "fidelity"
+    name: str = "fidelity"
 
     def observe(self, outputs: Mapping[str, Array], sample: Sample) -> Mapping[str, Array]:
         """All outputs count."""

@@ -109,18 +109,24 @@ def _window_of_padding(graph: Graph, node: Node) -> str:
     None does where padding is smaller than the kernel, without dilation and ceil_mode. Otherwise
     the windows are looked at, for which the size has to be known for every run.
     """
-    kernel = node.attrs["kernel_shape"]
+    kernel = node.attrs.get("kernel_shape", [])
     dilations = node.attrs.get("dilations", [1] * len(kernel))
     strides = node.attrs.get("strides", [1] * len(kernel))
     automatic = _text(node, "auto_pad", "NOTSET")
     pads = (node.attrs.get("pads") if automatic == "NOTSET" else None) or [0] * (2 * len(kernel))
     same = automatic.startswith("SAME")
+    shape = graph.shape(node.inputs[0])
+    axes = len(kernel) if shape is None else len(shape) - 2
+    lengths = {len(kernel), len(strides), len(dilations), len(pads) / 2}
+    if axes < 1 or lengths != {axes} or min(*kernel, *strides, *dilations) < 1:
+        return f"the kernel, strides, dilations and pads of '{node.name}' do not fit its input"
     small = all(pad < size for pad, size in zip(pads, [*kernel, *kernel], strict=True))
     if max(dilations) == 1 and small and (same or not node.attrs.get("ceil_mode", 0)):
         return ""
     refused = f"windows of MaxPool '{node.name}' may lie in its padding alone"
-    shape = None if graph.input_shapes else graph.shape(node.inputs[0])
-    if same or shape is None or not all(isinstance(size, int) for size in shape[2:]):
+    if same or graph.input_shapes or shape is None:
+        return refused
+    if not all(isinstance(size, int) for size in shape[2:]):
         return refused
     before, behind = pads[: len(kernel)], pads[len(kernel) :]
     sides = zip(shape[2:], kernel, strides, dilations, before, behind, strict=True)

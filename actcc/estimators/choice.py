@@ -6,17 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from actcc.accuracy.fidelity import Fidelity
+from actcc.calibration import SampleSet
 from actcc.errors import DataError, SearchError
 from actcc.estimators import ESTIMATORS, LEARNED
 from actcc.estimators.estimator import Estimator, Subject
 from actcc.estimators.ranking import ALL_ESTIMATORS, Standings, rank_estimators
 from actcc.estimators.record import kept_ranking
 from actcc.estimators.table import TableEstimator
+from actcc.graph import Graph
 
 AUTO = "auto"
 CHOICES = (*ALL_ESTIMATORS, AUTO)
 _QUICK_PLANS = {AUTO: 12, LEARNED: 40}
 _MOST_HELD_OUT = 32
+_FEWEST_SAMPLES = 2
 
 
 def check_estimator(name: str) -> str:
@@ -34,6 +37,31 @@ def check_estimator(name: str) -> str:
 def works_without_calibration(name: str) -> bool:
     """Whether an estimator can be used where there is no calibration data."""
     return name not in ESTIMATORS or ESTIMATORS[name].needs == "nothing"
+
+
+def require_ranking(
+    name: str, graph: Graph, calibration: SampleSet | None, metric: str, folder: Path | None
+) -> None:
+    """Refuse an estimator that is chosen or learned by a ranking, where there can be none.
+
+    Args:
+        graph: the normalized network.
+        metric, folder: as for `choose_estimator`.
+
+    Raises:
+        DataError: no ranking is kept, and there is too little calibration data to make one.
+    """
+    if name not in ESTIMATORS and (folder is None or kept_ranking(folder, graph, metric) is None):
+        _enough_to_rank(name, calibration)
+
+
+def _enough_to_rank(name: str, calibration: SampleSet | None) -> SampleSet:
+    if calibration is None or len(calibration) < _FEWEST_SAMPLES:
+        raise DataError(
+            f"--estimator {name} needs a ranking; run `actcc rank` first, give more --calib, or "
+            "choose an estimator by name"
+        )
+    return calibration
 
 
 def choose_estimator(name: str, subject: Subject, metric: str, folder: Path | None) -> Estimator:
@@ -91,12 +119,7 @@ def _pick(name: str, standings: Standings, subject: Subject) -> Estimator:
 
 def _quick_ranking(name: str, subject: Subject) -> Standings:
     count = _QUICK_PLANS[name]
-    calibration = subject.calibration
-    if calibration is None or len(calibration) < 2:
-        raise DataError(
-            f"--estimator {name} needs a ranking; run `actcc rank` first, give more --calib, or "
-            "choose an estimator by name"
-        )
+    calibration = _enough_to_rank(name, subject.calibration)
     used = min(subject.estimate_samples, len(calibration) // 2)
     held_out = calibration[used:].take(_MOST_HELD_OUT)
     subject.progress.note(

@@ -20,7 +20,7 @@ from actcc.accuracy.estimate import Estimates
 from actcc.estimators.estimator import Needs, Subject
 from actcc.estimators.structural import StructuralShift, structural_losses
 from actcc.graph import Graph, Node
-from actcc.neighbourhood import HEAVY
+from actcc.graph.operators import HEAVY
 
 
 class NnMassEstimator:

@@ -30,6 +30,7 @@ from actcc.estimators.noise import noise_samples
 from actcc.graph import Array, Graph
 
 _BATCH = 8
+_FEWEST_SAMPLES = 2
 _MOST_UNITS = 4096
 
 
@@ -52,7 +53,7 @@ class NwotEstimator:
         """See `Estimator`.
 
         Raises:
-            DataError: there is no calibration data for the batch.
+            DataError: there are fewer than two calibration samples for the batch.
             ModelError: the network has no activation behind a layer.
         """
         observed = pre_activations(subject.graph)
@@ -66,7 +67,13 @@ class NwotEstimator:
                 f"estimator '{self.name}' needs calibration data; give --calib, or choose "
                 "--estimator nwot-noise"
             )
-        return subject.calibration.take(_BATCH)
+        batch = subject.calibration.take(_BATCH)
+        if len(batch) < _FEWEST_SAMPLES:
+            raise DataError(
+                f"estimator '{self.name}' tells samples apart, and {batch.source} has {len(batch)} "
+                "to estimate with; give more --calib, or choose --estimator nwot-noise"
+            )
+        return batch
 
 
 def pre_activations(graph: Graph) -> tuple[str, ...]:
@@ -105,6 +112,8 @@ class HammingTally:
         """Keep the code of one sample."""
         code = {}
         for name, values in tensors.items():
+            if not values.size:
+                continue
             step = -(-values.size // self.most_units)
             units = values.reshape(-1)[::step]
             self.sizes[name] = values.size, units.size

@@ -90,37 +90,49 @@ def measure_plans(
 ) -> Measured:
     """Rewrite, run and judge plans; those that fail are left out and counted in a note.
 
+    So are those that the subject's deadline comes before.
+
     Raises:
         ActccError: fewer than `FEWEST_PLANS` can be measured, or the original cannot.
     """
+    plans: list[MeasuredPlan] = []
+    failures: list[str] = []
+    spent = 0.0
     with subject.progress.stage("Measuring plans", len(drawn) + 1) as advance:
-        (first,) = _wave(subject, [None], metric, evaluation, {}, advance)
+        first = _wave(subject, [None], metric, evaluation, {}, advance).get(0)
+        if first is None:
+            raise _too_few(0, late=True)
         if first.failure:
             raise ActccError(first.failure)
         judge = metric.judge(first.observations, evaluation)
         every = np.arange(len(evaluation))
         original = judge(first.observations).value(every)
-        plans: list[MeasuredPlan] = []
-        failures: list[str] = []
-        spent = 0.0
         for start in range(0, len(drawn), _WAVE):
             wave = drawn[start : start + _WAVE]
             found = _wave(subject, wave, metric, evaluation, networks, advance)
-            for plan, answer in zip(wave, found, strict=True):
+            for index, answer in found.items():
                 if answer.failure:
                     failures.append(answer.failure)
                     continue
                 value = judge(answer.observations).value(every)
-                plans.append(MeasuredPlan(plan, value, answer.losses, answer.seconds))
+                plans.append(MeasuredPlan(wave[index], value, answer.losses, answer.seconds))
                 spent += answer.observing_s
+    late = len(drawn) - len(plans) - len(failures)
     if failures:
         subject.progress.note(f"{len(failures)} plans could not be measured: {failures[0]}")
+    if late:
+        subject.progress.note(f"time limit: {late} of {len(drawn)} plans were not measured")
     if len(plans) < FEWEST_PLANS:
-        raise ActccError(
-            f"{len(plans)} different plans could be measured, and a ranking needs {FEWEST_PLANS}; "
-            "draw more with --samples, or choose an estimator by name"
-        )
+        raise _too_few(len(plans), late=late > 0)
     return Measured(tuple(plans), original, spent / len(plans))
+
+
+def _too_few(count: int, *, late: bool) -> ActccError:
+    more = "raise --time-limit" if late else "draw more with --samples"
+    return ActccError(
+        f"{count} different plans could be measured, and a ranking needs {FEWEST_PLANS}; "
+        f"{more}, or choose an estimator by name"
+    )
 
 
 def run_plan(task: PlanTask) -> PlanAnswer:
@@ -149,13 +161,19 @@ def _wave(
     evaluation: SampleSet,
     networks: Mapping[str, NetworkLoss],
     advance: Advance,
-) -> list[PlanAnswer]:
-    """Write some plans, None for the original, and run them; the files go when they are done."""
+) -> dict[int, PlanAnswer]:
+    """Write some plans, None for the original, and run them; the files go when they are done.
+
+    Returns:
+        answers by index, in order, of the plans that were run before the deadline.
+    """
     by_id = {site.id: site for site in subject.sites}
     answers: dict[int, PlanAnswer] = {}
     tasks: dict[int, PlanTask] = {}
     with tempfile.TemporaryDirectory(prefix="actcc-plans-") as folder:
         for index, plan in enumerate(plans):
+            if time.monotonic() >= subject.deadline:
+                break
             chosen = [] if plan is None else [(by_id[k], name) for k, name in plan.chosen.items()]
             path = Path(folder) / f"plan-{index}.onnx"
             try:
@@ -166,6 +184,13 @@ def _wave(
                 continue
             observe = ObserveTask(path, evaluation, metric)
             tasks[index] = PlanTask(observe, subject.graph.input_shapes, networks)
-        found = map_tasks(subject.executor, run_plan, list(tasks.values()), advance)
-        answers.update(zip(tasks, found, strict=True))
-    return [answers[index] for index in range(len(plans))]
+        written = list(tasks)
+        map_tasks(
+            subject.executor,
+            run_plan,
+            list(tasks.values()),
+            advance,
+            deadline=subject.deadline,
+            finished=lambda place, answer: answers.update({written[place]: answer}),
+        )
+    return dict(sorted(answers.items()))

@@ -15,7 +15,7 @@ from actcc.errors import ActccError
 from actcc.estimators.estimator import Subject, as_losses
 from actcc.estimators.measured import late_keys
 from actcc.graph import Graph
-from actcc.neighbourhood import HEAVY
+from actcc.graph.operators import HEAVY
 from actcc.pass_api import apply_candidates
 from actcc.site import OfferedSite
 

@@ -23,7 +23,7 @@ from actcc.estimators.estimator import Needs, Subject
 from actcc.estimators.measured import MeasuredLoss
 from actcc.estimators.network_score import score_losses, score_shift
 from actcc.graph import Array, Graph, Node
-from actcc.neighbourhood import HEAVY
+from actcc.graph.operators import HEAVY
 from actcc.runtime import random_feeds
 
 _PAIRS = 4

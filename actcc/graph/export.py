@@ -20,7 +20,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from actcc.errors import ModelError
-from actcc.graph.files import LARGEST_SHAPE_CONSTANT, tensor_bytes
+from actcc.graph.files import LARGEST_SHAPE_CONSTANT, is_repeated, tensor_bytes
 
 # graphsurgeon prints what it drops, which `Header` keeps, and what it raises, which is said once.
 G_LOGGER.severity = G_LOGGER.CRITICAL + 1
@@ -74,7 +74,7 @@ def from_proto(model: onnx.ModelProto, *, external: bool = False) -> tuple[gs.Gr
     for descriptor, value in model.ListFields():
         if descriptor.name in ("graph", "opset_import"):
             continue
-        if descriptor.is_repeated:
+        if is_repeated(descriptor):
             getattr(light, descriptor.name).extend(value)
         else:
             setattr(light, descriptor.name, value)

@@ -9,10 +9,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
@@ -32,13 +33,14 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
     """Read an ONNX file with its external data, and say whether there was any.
 
     Raises:
-        ModelError: the file is missing, truncated, not ONNX, or its external data is missing or
-            lies outside the model's folder.
+        ModelError: the file is missing, truncated, not ONNX, its name is not UTF-8, or its external
+            data is missing or lies outside the model's folder.
     """
-    if not path.is_file():
+    _check_name(path)
+    if not os.path.isfile(path):  # unlike Path.is_file, of any name
         raise ModelError(f"{path}: no such file; give the path of an exported .onnx model")
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
         _read_texts(model)
     except (DecodeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -50,8 +52,20 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
     external = list(external_tensors(model))
     for tensor in external:
         _load_external(tensor, path)
-    _check_sizes(model, path)
+    _check_sizes((*model.graph.initializer, *external), path)
     return model, bool(external)
+
+
+def _check_name(path: Path) -> None:
+    """ONNX and ONNX Runtime take names of files as UTF-8 text alone."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise ModelError(
+            f"{shown}: the name is not UTF-8, which ONNX Runtime needs; rename the file or its "
+            "folder"
+        ) from error
 
 
 def _read_texts(message: Message) -> None:
@@ -60,43 +74,62 @@ def _read_texts(message: Message) -> None:
     Raises:
         ValueError: a text is not UTF-8.
     """
-    texts, messages = _text_and_message_fields(message.DESCRIPTOR)
-    for name in texts:
+    for name in _fields(message.DESCRIPTOR).texts:
         value = getattr(message, name)
         for text in (value,) if isinstance(value, str | bytes) else value:
             if isinstance(text, bytes):  # what protobuf gives instead of text
                 raise ValueError(f"{type(message).__name__}.{name} is no text: {text[:40]!r}")
-    for name, repeated in messages:
-        if repeated or message.HasField(name):
-            for inner in getattr(message, name) if repeated else (getattr(message, name),):
-                _read_texts(inner)
+    for inner in _messages_in(message):
+        _read_texts(inner)
+
+
+def external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Tensors anywhere in a message whose data lies in another file.
+
+    In a model those are initializers and attributes, dense and sparse, of the main graph, of
+    subgraphs and of functions.
+    """
+    if isinstance(message, onnx.TensorProto):
+        if uses_external_data(message):
+            yield message
+        return
+    for inner in _messages_in(message):
+        yield from external_tensors(inner)
+
+
+def _messages_in(message: Message) -> Iterator[Message]:
+    """The messages that a message holds itself."""
+    fields = _fields(message.DESCRIPTOR)
+    for name in fields.repeated_messages:
+        yield from getattr(message, name)
+    for name in fields.messages:
+        if message.HasField(name):
+            yield getattr(message, name)
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Names of a message's fields of text, of one message, and of several."""
+
+    texts: tuple[str, ...]
+    messages: tuple[str, ...]
+    repeated_messages: tuple[str, ...]
 
 
 @functools.cache
-def _text_and_message_fields(
-    descriptor: Descriptor,
-) -> tuple[tuple[str, ...], tuple[tuple[str, bool], ...]]:
-    """Names of fields that hold text, and of those that hold messages with whether they repeat."""
-    fields = descriptor.fields
-    return (
-        tuple(field.name for field in fields if field.type == field.TYPE_STRING),
-        tuple((f.name, f.is_repeated) for f in fields if f.type == f.TYPE_MESSAGE),
+def _fields(descriptor: Descriptor) -> _Fields:
+    inner = [field for field in descriptor.fields if field.type == field.TYPE_MESSAGE]
+    return _Fields(
+        texts=tuple(f.name for f in descriptor.fields if f.type == f.TYPE_STRING),
+        messages=tuple(field.name for field in inner if not is_repeated(field)),
+        repeated_messages=tuple(field.name for field in inner if is_repeated(field)),
     )
 
 
-def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Initializers, in the main graph and in subgraphs, whose data lies in another file."""
-
-    def walk(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-        yield from (t for t in graph.initializer if uses_external_data(t))
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t") and uses_external_data(attribute.t):
-                    yield attribute.t
-                if attribute.HasField("g"):
-                    yield from walk(attribute.g)
-
-    yield from walk(model.graph)
+def is_repeated(field: FieldDescriptor) -> bool:
+    """Whether a field holds a list; protobuf 5 cannot be asked directly, and 7 deprecates labels."""
+    known = getattr(field, "is_repeated", None)
+    return bool(field.label == field.LABEL_REPEATED if known is None else known)
 
 
 def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
@@ -125,10 +158,10 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> None:
     del tensor.external_data[:]
 
 
-def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
+def _check_sizes(tensors: Iterable[onnx.TensorProto], path: Path) -> None:
     """Weights whose bytes do not fit their shape are found here, not wherever they are read."""
     names = {number: name for name, number in onnx.TensorProto.DataType.items()}
-    for tensor in model.graph.initializer:
+    for tensor in tensors:
         name = names.get(tensor.data_type, "UNDEFINED")
         if not tensor.HasField("raw_data") or name in _UNSIZED:
             continue
@@ -176,29 +209,25 @@ def write_model(
     Raises:
         ModelError: the folder does not exist or cannot be written.
     """
-    folder = path.parent if str(path.parent) else Path(".")
-    if not folder.is_dir():
-        raise ModelError(f"{path}: folder '{folder}' does not exist; create it first")
     data_name = side_file(path).name
-    try:
-        with staging_folder(folder) as staging:
-            staged = staging / path.name
-            if external or weight_bytes(model) > threshold:
-                onnx.save_model(
-                    model,
-                    staged,
-                    save_as_external_data=True,
-                    all_tensors_to_one_file=True,
-                    location=data_name,
-                    size_threshold=_SMALLEST_EXTERNAL_TENSOR,
-                )
-                if (staging / data_name).exists():  # onnx makes it readable by its owner alone
-                    os.chmod(staging / data_name, staged.stat().st_mode)
-            else:
-                onnx.save_model(model, staged)
-            deliver(staged, path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another") from error
+    with writing(path), staging_folder(path.parent) as staging:
+        staged = staging / path.name
+        # Without a format onnx writes text to a file that is named .json or .txt.
+        if external or weight_bytes(model) > threshold:
+            onnx.save_model(
+                model,
+                staged,
+                format="protobuf",
+                save_as_external_data=True,
+                all_tensors_to_one_file=True,
+                location=data_name,
+                size_threshold=_SMALLEST_EXTERNAL_TENSOR,
+            )
+            if (staging / data_name).exists():  # onnx makes it readable by its owner alone
+                os.chmod(staging / data_name, staged.stat().st_mode)
+        else:
+            onnx.save_model(model, staged, format="protobuf")
+        deliver(staged, path)
 
 
 def side_file(path: Path) -> Path:
@@ -220,13 +249,13 @@ def deliver(staged: Path, path: Path) -> None:
 def move_model(path: Path, destination: Path) -> None:
     """Give a model file another name or folder; its side file goes along and is found there."""
     if side_file(path).exists():
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
         for tensor in external_tensors(model):
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = side_file(destination).name
         os.replace(side_file(path), side_file(destination))
-        onnx.save_model(model, destination)
+        onnx.save_model(model, destination, format="protobuf")
         path.unlink()
     else:
         os.replace(path, destination)
@@ -234,20 +263,47 @@ def move_model(path: Path, destination: Path) -> None:
 
 @contextlib.contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder inside `folder`, on the same file system, removed at the end."""
-    staging = Path(tempfile.mkdtemp(prefix=".actcc-", dir=folder))
+    """A hidden folder inside `folder`, on the same file system, removed at the end.
+
+    Raises:
+        ModelError: the folder does not exist or cannot be written.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"folder '{folder}' does not exist; create it first")
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=".actcc-", dir=folder))
+    except OSError as error:
+        raise ModelError(
+            f"folder '{folder}' cannot be written ({error.strerror}); choose another"
+        ) from error
     try:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses while a file is written, a full disk among it, names that file.
+
+    Raises:
+        ModelError: in the place of an OSError.
+    """
     try:
-        with staging_folder(path.parent if str(path.parent) else Path(".")) as staging:
-            staged = staging / path.name
-            staged.write_text(text, encoding="utf-8")
-            os.replace(staged, path)
+        yield
     except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror}); choose another") from error
+        raise ModelError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or choose another"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        ModelError: the folder does not exist or cannot be written.
+    """
+    with writing(path), staging_folder(path.parent) as staging:
+        staged = staging / path.name
+        staged.write_text(text, encoding="utf-8")
+        os.replace(staged, path)

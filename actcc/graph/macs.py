@@ -99,12 +99,6 @@ def node_macs(graph: Graph, node: Node) -> int:
     return 0
 
 
-def node_parameters(graph: Graph, node: Node) -> int:
-    """Elements of the initializers that the node reads; a shared one counts at each reader."""
-    sizes = [_elements(graph, tensor) for tensor in node.inputs]
-    return sum(sizes)
-
-
 def count_macs(graph: Graph) -> int:
     """Multiply-accumulates of one inference; nodes inside subgraphs do not count.
 

@@ -170,6 +170,12 @@ class View:
         return self._header.external
 
     @property
+    def repeats_names(self) -> bool:
+        """Whether nodes of the file share a name, which ONNX Runtime refuses; here none do."""
+        nodes = self._header.original_nodes
+        return any(node.name and node.name != name for name, node in nodes.items())
+
+    @property
     def functions(self) -> list[onnx.FunctionProto]:
         """Functions that the model defines."""
         return list(self._header.proto.functions)

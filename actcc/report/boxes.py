@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from actcc.graph import Graph, Node, Shape, Tensor
+from actcc.graph.operators import HEAVY
 from actcc.plan import SitePlan
 
-_HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "ConvInteger"})
 # These read one thing, and yet are landmarks of their own.
 _LANDMARKS = frozenset(
     {
@@ -191,7 +191,7 @@ class _Groups:
     def _light(self, groups: Iterable[int]) -> bool:
         items = [self.items[item] for group in groups for item in self._members[group]]
         operators = {item.op for item in items if isinstance(item, gs.Node)}
-        return operators.isdisjoint(_HEAVY | _LANDMARKS)
+        return operators.isdisjoint(HEAVY | _LANDMARKS)
 
     def _leaves_and_returns(self, groups: Sequence[int]) -> bool:
         inside = set(groups)
@@ -229,7 +229,7 @@ def _box(graph: Graph, items: Sequence[Node | Tensor], sites_of: Sequence[Sequen
         return Box(items[0].name, (), (), (), graph.shape(items[0]))
     nodes = [item for item in items if isinstance(item, gs.Node)]
     free = [node for node, sites in zip(nodes, sites_of, strict=True) if not sites]
-    anchor = next((node for node in nodes if node.op in _HEAVY), next(iter(free), None))
+    anchor = next((node for node in nodes if node.op in HEAVY), next(iter(free), None))
     return Box(
         title="" if anchor is None else _title(graph, anchor),
         rest=tuple(node.op for node in free if node is not anchor),
@@ -240,7 +240,7 @@ def _box(graph: Graph, items: Sequence[Node | Tensor], sites_of: Sequence[Sequen
 
 
 def _title(graph: Graph, node: Node) -> str:
-    if node.op not in _HEAVY:
+    if node.op not in HEAVY:
         return str(node.op)
     written = graph.shape(node.outputs[0]) or ()
     if node.op in ("Gemm", "MatMul"):

@@ -176,7 +176,7 @@ def gather(result: Result, original: Graph, network: Graph) -> Contents:
         network: the graph that is drawn, and in which sites have their shapes.
     """
     plan = result.plan
-    chosen = _chosen_trial(result)
+    chosen = result.chosen_trial
     legend = Legend.of(plan.sites)
     return Contents(
         model=plan.model_name,
@@ -206,16 +206,6 @@ def gather(result: Result, original: Graph, network: Graph) -> Contents:
 def _source(plan: Plan) -> str:
     """How prices came about: "measured"; in a word that fits where there are none."""
     return "given" if plan.latency is None else plan.latency.source
-
-
-def _chosen_trial(result: Result) -> int | None:
-    if result.status == "unchanged":
-        return None
-    changed = len(result.plan.rewritten)
-    for index, trial in enumerate(result.trials):
-        if trial.latency == result.plan.latency and trial.changed == changed:
-            return index
-    return None
 
 
 def _site_rows(sites: Sequence[SitePlan], network: Graph, legend: Legend) -> tuple[SiteRow, ...]:

@@ -9,6 +9,7 @@ the same linear programs here, solved by GLOP (OR-tools).
 from __future__ import annotations
 
 import bisect
+import graphlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,10 +82,22 @@ def _ranks(count: int, edges: Sequence[Edge]) -> list[int]:
     for tail, head in edges:
         solver.Add(rows[head] - rows[tail] >= 1)
     solver.Minimize(sum(rows[head] - rows[tail] for tail, head in edges) + 1e-3 * sum(rows))
-    solver.Solve()
+    if solver.Solve() != pywraplp.Solver.OPTIMAL:
+        return _depths(count, edges)
     # The constraint matrix is totally unimodular: a corner of the polyhedron is integral.
     found = [round(row.solution_value()) for row in rows]
     return [row - min(found) for row in found]
+
+
+def _depths(count: int, edges: Sequence[Edge]) -> list[int]:
+    """The row of each box by the longest path that leads to it: edges may be long."""
+    above: dict[int, list[int]] = {box: [] for box in range(count)}
+    for tail, head in edges:
+        above[head].append(tail)
+    depths = [0] * count
+    for box in graphlib.TopologicalSorter(above).static_order():
+        depths[box] = max((depths[tail] + 1 for tail in above[box]), default=0)
+    return depths
 
 
 @dataclass(frozen=True)
@@ -217,7 +230,8 @@ def _columns(cells: _Cells, rows: list[list[int]]) -> list[float]:
         solver.Add(slant >= across[lower] - across[upper])
         slants.append(_STRAIGHTNESS[(upper >= cells.boxes) + (lower >= cells.boxes)] * slant)
     solver.Minimize(sum(slants) + 1e-3 * sum(across))
-    solver.Solve()
+    if solver.Solve() != pywraplp.Solver.OPTIMAL:
+        return _centred(cells, rows)
     return [x.solution_value() for x in across]
 
 
@@ -226,7 +240,7 @@ def _apart(cells: _Cells, left: int, right: int) -> float:
 
 
 def _centred(cells: _Cells, rows: list[list[int]]) -> list[float]:
-    """Each row packed and centred: what a huge graph gets."""
+    """Each row packed and centred: what a huge graph gets, or one without a solution."""
     across = [0.0] * cells.count
     for row in rows:
         x = cells.widths[row[0]] / 2

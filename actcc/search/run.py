@@ -61,9 +61,8 @@ def search_plans(search: Search, progress: Progress, strategy: str = "cpsat") ->
         if trials.best is None:
             raise
         trials.interrupted = True
-        progress.note(
-            "interrupted: the best verified plan so far is written; --resume goes on from here"
-        )
+        more = "; --resume goes on from here" if search.journal.path is not None else ""
+        progress.note(f"interrupted: the best verified plan so far is written{more}")
     return trials
 
 

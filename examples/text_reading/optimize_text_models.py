@@ -70,7 +70,8 @@ def report(name: str, result: actcc.Result) -> None:
     """Print what changed and what it gains."""
     latency, accuracy = result.plan.latency, result.plan.accuracy
     print(f"{FILES[name]}: {result.status}, {result.reason}")
-    print(f"  latency {100 * latency.ratio:.1f} % of the original's")
+    if latency is not None:
+        print(f"  latency {100 * latency.ratio:.1f} % of the original's")
     if accuracy is not None:
         print(f"  {accuracy.metric} {accuracy.original:.4f} → {accuracy.result:.4f}")
     for change, sites in result.changes.items():

@@ -49,10 +49,49 @@ def test_what_is_hard_for_both_cancels() -> None:
     assert paired.high - paired.low < 0.1 * (alone.high - alone.low)
 
 
-def test_a_model_loses_nothing_to_itself() -> None:
+def test_what_samples_do_not_show_may_still_be_lost() -> None:
     original, _ = hard_and_easy()
     found = drop_interval(original, original, 0.8, seed=0)
-    assert (found.low, found.high) == (0.0, 0.0)
+    assert found.low == 0.0
+    assert found.high == pytest.approx(
+        1 - 0.2 ** (1 / 400)
+    )  # missed by 400 samples in 20 % of cases
+    assert (1 - found.high) ** 400 == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(12, 0.05), (40, 0.02), (100, 0.01), (1000, 0.01)])
+def test_the_bound_holds_where_few_samples_differ(count: int, rate: float) -> None:
+    generator = np.random.default_rng(1)
+    all_right = MeanScores(np.ones(count), draws=200)
+    held = 0
+    for trial in range(100):
+        wrong = generator.random(count) < rate
+        found = drop_interval(all_right, MeanScores(1.0 - wrong, draws=200), 0.8, seed=trial)
+        held += found.high >= rate
+    assert held / 100 >= 0.7
+
+
+@dataclass(frozen=True)
+class Lopsided:
+    """A drop that every draw misses on the same side."""
+
+    whole: float
+    drawn: float
+    draws: int = 50
+
+    def __len__(self) -> int:
+        return 10
+
+    def value(self, indices: np.ndarray) -> float:
+        return self.whole if list(indices) == list(range(10)) else self.drawn + 0.001 * indices[0]
+
+
+@pytest.mark.parametrize("drawn", [0.1, 0.5])
+def test_the_interval_always_holds_the_measured_drop(drawn: float) -> None:
+    zero = MeanScores(np.zeros(10), draws=50)
+    found = drop_interval(zero, Lopsided(-0.3, -drawn), 0.8, seed=0)
+    assert found.low <= 0.3 <= found.high
+    assert found.low < found.high
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

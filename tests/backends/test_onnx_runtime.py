@@ -23,12 +23,12 @@ from actcc.backends.onnx_session import (
     bound_run,
     host_values,
     open_session,
-    session_source,
 )
 from actcc.errors import ModelError, TargetError
 from actcc.graph import Graph
 from actcc.latency_models import Profile
 from actcc.prices import Price, PriceQuery, Unpriced
+from actcc.runtime import session_source
 from actcc.targets import load_target
 
 CHANNELS, SIZE = 96, 40

@@ -22,6 +22,7 @@ from actcc.estimators.bayesian_ridge import Features, PlanRegression
 from actcc.estimators.choice import choose_estimator
 from actcc.estimators.kendall import tau_of
 from actcc.estimators.noise import noise_feeds, value_ranges
+from actcc.estimators.plan_measurement import Measured, measure_plans
 from actcc.estimators.random_plans import draw_plans
 from actcc.estimators.ranking import ALL_ESTIMATORS, rank_estimators
 from actcc.estimators.record import RankingRecord, keep_ranking, kept_ranking
@@ -98,6 +99,13 @@ def test_estimators_that_need_data_say_so(subject: Subject) -> None:
     for name in ("fidelity", "nwot"):
         with pytest.raises(DataError, match=f"'{name}' needs calibration data"):
             ESTIMATORS[name].losses(blind)
+
+
+def test_one_sample_is_too_little_to_tell_samples_apart(subject: Subject) -> None:
+    assert subject.calibration is not None
+    single = replace(subject, calibration=subject.calibration.take(1))
+    with pytest.raises(DataError, match="'nwot' tells samples apart.* has 1 to estimate with"):
+        ESTIMATORS["nwot"].losses(single)
 
 
 def test_plans_differ_and_change_from_one_site_to_many(subject: Subject) -> None:
@@ -190,6 +198,32 @@ def test_an_unknown_estimator_is_refused_with_the_known_ones(subject: Subject) -
         choose_estimator("guess", subject, "fidelity", None)
 
 
+def measured_until(subject: Subject, deadline: float) -> Measured:
+    assert subject.calibration is not None
+    drawn = draw_plans(subject.sites, 20, seed=0)
+    limited = replace(subject, deadline=deadline)
+    return measure_plans(limited, drawn, Fidelity(), subject.calibration, {})
+
+
+def test_plans_are_measured_until_the_deadline(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr("actcc.estimators.plan_measurement.time.monotonic", lambda: next(clock))
+    measured = measured_until(subject, deadline=60)
+    assert 8 <= len(measured.plans) < 20
+
+
+@pytest.mark.parametrize("deadline", [0, 12])
+def test_too_few_plans_before_the_deadline_are_refused_with_the_time_limit(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, deadline: int
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr("actcc.estimators.plan_measurement.time.monotonic", lambda: next(clock))
+    with pytest.raises(ActccError, match=r"\d different plans could be .* raise --time-limit"):
+        measured_until(subject, deadline)
+
+
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ACTCC_CACHE_DIR", str(tmp_path / "cache"))
@@ -220,6 +254,20 @@ def test_evaluation_data_alone_is_enough_for_an_estimator_that_needs_none(model:
 def test_evaluation_data_alone_is_too_little_for_fidelity(model: Path) -> None:
     with pytest.raises(DataError, match="--estimator noise"):
         optimize(model, "npu1", evaluation=model.parent / "calib.npz", workers=1)
+
+
+@pytest.mark.parametrize("estimator", ["auto", LEARNED])
+def test_a_ranking_that_cannot_be_made_is_refused_before_anything_is_priced(
+    model: Path, monkeypatch: pytest.MonkeyPatch, estimator: str
+) -> None:
+    def too_late(*arguments: object) -> None:
+        raise AssertionError("priced before the refusal")
+
+    monkeypatch.setattr("actcc.evidence.price_sites", too_late)
+    with pytest.raises(DataError, match=f"--estimator {estimator} needs a ranking; run `actcc"):
+        optimize(
+            model, "npu1", evaluation=model.parent / "calib.npz", estimator=estimator, workers=1
+        )
 
 
 def test_without_any_data_no_estimator_offers_approximate_candidates(model: Path) -> None:

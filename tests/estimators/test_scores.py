@@ -54,6 +54,13 @@ def test_samples_with_one_code_have_no_score() -> None:
     assert tally.score == -np.inf
 
 
+def test_a_tensor_of_no_elements_adds_nothing_to_the_kernel() -> None:
+    tally = HammingScore().tally()
+    for code in ([1.0, -1.0, 2.0], [1.0, 1.0, 2.0]):
+        tally.add(len(tally.codes), {"z": np.array(code), "nothing": np.zeros((0, 4, 4))})
+    np.testing.assert_allclose(tally.kernel, [[3, 2], [2, 3]])
+
+
 def test_a_share_of_the_units_stands_for_all() -> None:
     codes = np.random.default_rng(0).standard_normal((3, 10_000))
     whole, part = HammingScore(10_000).tally(), HammingScore(1_000).tally()

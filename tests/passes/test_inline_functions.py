@@ -45,8 +45,9 @@ def test_a_call_becomes_the_nodes_of_the_function() -> None:
 
 
 def test_functions_that_call_functions_are_inlined_to_the_end() -> None:
-    graph, _ = inlined(net("y = local.twice(x)", TWICE, SILU))
+    graph, notes = inlined(net("y = local.twice(x)", TWICE, SILU))
     assert operators(graph) == ["Sigmoid", "Mul", "Sigmoid", "Mul"]
+    assert notes == ["inlined 3 calls of 2 functions"]
 
 
 def test_a_body_of_an_older_operator_set_is_converted() -> None:
@@ -66,23 +67,55 @@ def test_a_body_of_an_older_operator_set_is_converted() -> None:
     np.testing.assert_allclose(found, x - x.sum(axis=1, keepdims=True))
 
 
-def test_a_function_that_cannot_be_converted_is_left_and_said(
-    monkeypatch: pytest.MonkeyPatch,
+IF = """
+  flag = Constant <value = bool {1}> ()
+  y = If (flag) <
+    then_branch = one () => (float[2,3] u) { u = local.silu(x) },
+    else_branch = two () => (float[2,3] v) { v = local.silu(x) }
+  >
+"""
+
+
+def test_calls_in_subgraphs_count() -> None:
+    _, notes = inlined(net(IF, SILU))
+    assert notes == ["inlined 2 calls of 1 functions"]
+
+
+@pytest.mark.parametrize(
+    ("body", "caller", "left"),
+    [(IF, "", 2), ("y = local.outer(x)", SILU.replace("Sigmoid", "local.silu"), 1)],
+)
+def test_calls_that_are_left_inside_are_said(
+    body: str, caller: str, left: int, without_conversion: None
 ) -> None:
+    older = SILU.replace('"" : 18', '"" : 16')
+    if caller:
+        caller = caller.replace(" silu (", " outer (").replace('"" : 18', '"" : 18, "local" : 1')
+    _, notes = inlined(net(body, older, caller))
+    said = "calls of 'silu' are left: it is written for another version of operators"
+    assert notes[-1] == f"{left} {said}"
+
+
+@pytest.fixture
+def without_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnx's inliner, where no version can be converted into another."""
     convert = inliner.inline_local_functions
 
-    def without_conversion(model: onnx.ModelProto, convert_version: bool = False) -> object:
+    def refusing(model: onnx.ModelProto, convert_version: bool = False) -> object:
         if convert_version:
             raise RuntimeError("no adapter")
         return convert(model)
 
-    monkeypatch.setattr(inliner, "inline_local_functions", without_conversion)
+    monkeypatch.setattr(inliner, "inline_local_functions", refusing)
+
+
+def test_a_function_that_cannot_be_converted_is_left_and_said(without_conversion: None) -> None:
     older = SILU.replace('"" : 18', '"" : 16').replace("silu (", "gate (")
     graph, notes = inlined(net("h = local.silu(x) y = local.gate(h)", SILU, older))
     assert operators(graph) == ["Sigmoid", "Mul", "gate"]
     assert [found.name for found in graph.functions] == ["gate"]
     assert notes == [
-        "inlined 1 calls of 2 functions",
+        "inlined 1 calls of 1 functions",
         "1 calls of 'gate' are left: it is written for another version of operators",
     ]
 

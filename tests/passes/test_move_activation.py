@@ -111,6 +111,16 @@ def test_a_tensor_that_a_subgraph_reads_stays() -> None:
     assert "'b' is read in a subgraph" in [refusal.reason for _, refusal in found.refusals]
 
 
+@pytest.mark.parametrize(
+    "attributes", ["kernel_shape = [2, 2], pads = [0]", "kernel_shape = [2], strides = [2]"]
+)
+def test_a_pooling_that_is_not_well_formed_is_refused(attributes: str) -> None:
+    found = survey(graph_of(f"b = Relu(x) y = MaxPool <{attributes}> (b)"))
+    assert found.sites == ()
+    (refusal,) = [refusal for _, refusal in found.refusals]
+    assert refusal.reason.endswith("do not fit its input")
+
+
 def test_a_window_that_depends_on_a_symbolic_size_is_refused() -> None:
     body = POOL.replace("strides", "ceil_mode = 1, strides")
     fixed = graph_of(f"b = Relu(x) {body}")
@@ -212,21 +222,28 @@ def test_before_any_nearest_resize_no_bit_changes(
 def test_before_a_join_or_transpose_of_any_axis_nothing_changes(
     order: list[int], axis: int, sizes: list[int], activation: str
 ) -> None:
-    parts = " ".join(f"s{i} = Slice(k, z{i}, e{i}, along)" for i in range(len(sizes)))
-    joined = ", ".join(["k", *(f"s{i}" for i in range(len(sizes)))])
-    body = f"k = Mul(x, x) {parts} a = Concat <axis = {axis}> ({joined})"
+    parts = " ".join(
+        f"s{i} = Slice(x, z{i}, e{i}, along) n{i} = Neg(s{i})" for i in range(len(sizes))
+    )
+    joined = ", ".join(["k", *(f"n{i}" for i in range(len(sizes)))])
     graph = graph_of(
-        f"{body} {activation} p = Transpose <perm = {order}> (b) y = Neg(p)",
+        f"k = Mul(x, x) {parts} j = Concat <axis = {axis}> ({joined}) "
+        f"a = Transpose <perm = {order}> (j) {activation} y = Neg(b)",
         x="4, 4, 4, 4",
         along=[axis],
         **{f"z{i}": [0] for i in range(len(sizes))},
         **{f"e{i}": [size] for i, size in enumerate(sizes)},
     )
-    moved = graph_of(
-        f"k = Mul(x, x) a = Transpose <perm = {order}> (k) {activation} y = Neg(b)", x="4, 4, 4, 4"
-    )
-    assert survey(graph).sites == ()  # `k` is read by the slices: nothing could fuse with it
-    assert_same(moved, bitwise=activation in SELECTING)
+    for rewritten in assert_same(graph, bitwise=activation in SELECTING):
+        assert operators(rewritten)[-3:] == ["Concat", "Transpose", "Neg"]
+
+
+def test_before_a_join_of_what_others_read_too_it_could_not_fuse() -> None:
+    body = "k = Mul(x, x) s = Slice(k, start, stop, axes, steps) j = Concat <axis = 2> (k, s)"
+    found = survey(graph_of(f"{body} b = Relu(j) y = Neg(b)", **ARGUMENTS))
+    assert found.sites == ()
+    (refusal,) = [refusal for _, refusal in found.refusals]
+    assert refusal.reason.endswith("no layer that it could fuse with")
 
 
 @pytest.mark.parametrize(

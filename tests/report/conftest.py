@@ -93,7 +93,7 @@ def result_for(model: onnx.ModelProto) -> Result:
     )
     seconds = {"Normalizing": 0.2, "Solving and verifying": 4.0}
     return Result(
-        "optimized", "best of 2 verified plans", plan, graph, None, trials, refusals, seconds
+        "optimized", "best of 2 verified plans", plan, graph, None, trials, refusals, seconds, 0
     )
 
 

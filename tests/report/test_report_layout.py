@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ortools.linear_solver import pywraplp
 
 from actcc.report.layout import Edge, Layout, Size, layered_layout
 
@@ -86,3 +88,15 @@ def test_the_same_graph_is_drawn_the_same_way() -> None:
 
 def test_nothing_takes_no_room() -> None:
     assert layered_layout([], []) == Layout((), (), 0.0, 0.0)
+
+
+def test_without_a_solution_every_box_still_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: pywraplp.Solver, *parameters: object) -> int:
+        return int(pywraplp.Solver.ABNORMAL)
+
+    monkeypatch.setattr(pywraplp.Solver, "Solve", failing)
+    sizes, edges = [BOX] * 4, [(0, 1), (1, 2), (0, 2), (0, 3)]
+    layout = layered_layout(sizes, edges)
+    assert overlaps(layout, sizes) == []
+    rows = [y for _, y in layout.centres]
+    assert rows[0] < rows[1] == rows[3] < rows[2]

@@ -12,6 +12,8 @@ from typing import Any
 import onnx
 from damaged_files import DamagedFile
 
+from actcc.graph.files import is_repeated
+
 _NUMBERS = (-1, 0, -5, 2, 7, 2**31, 2**40, 2**50, 2**62, 2**63 - 1, -(2**63))
 _KINDS = (0, 1, 2, 3, 6, 7, 8, 10, 16, 18, 22, 23)  # element and attribute types
 _NAMES = ("", "Conv", "If", "Loop", "Reshape")
@@ -45,11 +47,11 @@ def _places(message: Any) -> Iterator[Place]:
             continue
         if field.type == field.TYPE_MESSAGE:
             inside = getattr(message, field.name)
-            if field.is_repeated or message.HasField(field.name):
-                for inner in inside if field.is_repeated else (inside,):
+            if is_repeated(field) or message.HasField(field.name):
+                for inner in inside if is_repeated(field) else (inside,):
                     yield from _places(inner)
         elif field.type in (field.TYPE_INT64, field.TYPE_INT32, field.TYPE_ENUM, field.TYPE_STRING):
-            if field.is_repeated:
+            if is_repeated(field):
                 for index in range(len(getattr(message, field.name))):
                     yield message, field, index
             elif message.HasField(field.name):

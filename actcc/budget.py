@@ -34,6 +34,8 @@ class Amount:
 
 NO_LIMIT = Amount(math.inf, False)
 DEFAULT_CONFIDENCE = 0.8
+# What `actcc pareto` asks for; texts as `--drops` takes them.
+FRONT_DROPS = ("0.5%", "1%", "2%", "5%", "10%")
 
 
 @dataclass(frozen=True)

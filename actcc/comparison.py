@@ -9,11 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from actcc.calibration import Preprocessing, load_samples
+from actcc.errors import DataError, ModelError
 from actcc.graph import Graph, static_types
 from actcc.graph.compare import OutputComparison, compare
 from actcc.graph.files import side_file
 from actcc.graph.macs import count_macs, count_parameters
+from actcc.graph.shapes import TensorType
 from actcc.prices import Timing
 from actcc.runtime import random_feeds
 from actcc.targets import Target, load_target
@@ -77,12 +81,14 @@ def compare_models(
         calibration: as for `optimize`; random values if left out.
 
     Raises:
-        ActccError: bad input, or the second model lacks an input or output of the first.
+        ActccError: bad input, or inputs or outputs of the two differ in name, type or shape.
     """
+    if calibration is None and (samples is not None or preprocessing is not None):
+        given = "--preprocess" if samples is None else "--samples"
+        raise DataError(f"{given} without --calib: there are no samples; give --calib")
     device = target if isinstance(target, Target) else load_target(target)
     graphs = [Graph.load(path, input_shapes) for path in (first, second)]
-    for graph in graphs:
-        static_types(graph)
+    _check_together((Path(first), Path(second)), graphs)
     if calibration is None:
         feeds = [random_feeds(graphs[0], seed + step) for step in range(_RANDOM_SAMPLES)]
         fed = "random values"
@@ -96,6 +102,40 @@ def compare_models(
         for path, graph, timing in zip((first, second), graphs, timings, strict=True)
     ]
     return ModelComparison(device.name, figures[0], figures[1], outputs, len(feeds), fed)
+
+
+def _check_together(paths: tuple[Path, Path], graphs: Sequence[Graph]) -> None:
+    """Both take the same inputs, and the second has all outputs of the first."""
+    taken = [_inputs(graph) for graph in graphs]
+    for name in [*taken[0], *taken[1]]:
+        for path, other, own in zip(paths, reversed(paths), taken, strict=True):
+            if name not in own:
+                raise _apart(path, f"no input '{name}', which {other} has")
+        one, another = taken[0][name], taken[1][name]
+        if one != another:
+            raise _apart(paths[1], f"input '{name}' of {another}, which is {one} in {paths[0]}")
+    names = [tensor.name for tensor in graphs[1].outputs]
+    for tensor in graphs[0].outputs:
+        if tensor.name not in names:
+            raise _apart(paths[1], f"no output '{tensor.name}', which {paths[0]} has")
+
+
+def _inputs(graph: Graph) -> dict[str, str]:
+    """Type and shape of every input, as they are said: "FLOAT [1, 3]"."""
+    types = static_types(graph)
+    found = {tensor.name: types.get(tensor.name) for tensor in graph.inputs}
+    return {name: "unknown type" if t is None else _said(t) for name, t in found.items()}
+
+
+def _said(found: TensorType) -> str:
+    element = onnx.TensorProto.DataType.Name(found.element).lower()
+    return f"{element} {list(found.shape or ())}"
+
+
+def _apart(path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"{path}: has {what}; the two do not belong together: compare a model with one made from it"
+    )
 
 
 def _figures(path: Path, graph: Graph, timing: Timing) -> ModelFigures:

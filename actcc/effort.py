@@ -1,4 +1,8 @@
-"""Presets: how much effort a run makes; every setting can be given by itself and then wins."""
+"""How plans are looked for, and how much effort a run makes.
+
+A preset's settings can each be given by itself and then win. Loads nothing heavy: the command line
+shows these in its help.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,10 @@ PRESETS = {
     "default": Effort(max_trials=8, time_limit_s=600.0, estimate_samples=16),
     "thorough": Effort(max_trials=24, time_limit_s=3600.0, estimate_samples=64),
 }
+# For all points of a front together.
+FRONT_EFFORT = PRESETS["default"].but(24, 1800.0)
+# The keys of `actcc.search.STRATEGIES`, which takes the solver's libraries to load.
+STRATEGY_NAMES = ("cpsat", "greedy", "random", "optuna")
 
 
 def load_preset(name: str) -> Effort:

@@ -158,11 +158,11 @@ class Front:
 def front_file_name(model_name: str, budget: Amount) -> str:
     """`model.drop1.onnx` for 1 % of `model.onnx`; `model.drop0.5abs.onnx` for an absolute drop.
 
-    Budgets that differ have names that differ: a drop is written with all of its digits.
+    Budgets that differ have names that differ: a drop is written with fifteen digits.
     """
-    value = Decimal(repr(budget.value)) * (100 if budget.relative else 1)
-    digits = f"{value.normalize():f}" + ("" if budget.relative else "abs")
-    return f"{Path(model_name).stem}.drop{digits}.onnx"
+    value = Decimal(f"{100 * budget.value if budget.relative else budget.value:.15g}")
+    unit = "" if budget.relative else "abs"
+    return f"{Path(model_name).stem}.drop{value:f}{unit}.onnx"
 
 
 def check_folder(folder: Path) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actcc.accuracy.metric import Metric
-from actcc.budget import Amount, Budget
+from actcc.budget import FRONT_DROPS, Amount, Budget, parse_drop
 from actcc.calibration import Preprocessing, SampleSet
-from actcc.effort import load_preset
+from actcc.effort import FRONT_EFFORT
 from actcc.errors import BudgetError, DataError
 from actcc.front import (
     Front,
@@ -41,7 +41,7 @@ from actcc.targets import Target
 from actcc.trials import Trial, Trials
 from actcc.verify import Verifier
 
-DEFAULT_DROPS = tuple(Amount(share, True) for share in (0.005, 0.01, 0.02, 0.05, 0.1))
+DEFAULT_DROPS = tuple(parse_drop(text) for text in FRONT_DROPS)
 
 
 def pareto_front(
@@ -63,8 +63,8 @@ def pareto_front(
     skip: Sequence[str] = (),
     also: Sequence[str] = (),
     search: str = "cpsat",
-    max_trials: int = 24,
-    time_limit_s: float = 1800.0,
+    max_trials: int = FRONT_EFFORT.max_trials,
+    time_limit_s: float = FRONT_EFFORT.time_limit_s,
     seed: int = 0,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -108,7 +108,7 @@ def pareto_front(
         plugins=plugins,
         skip=skip,
         also=also,
-        effort=load_preset("default").but(max_trials, time_limit_s),
+        effort=FRONT_EFFORT.but(max_trials, time_limit_s),
         seed=seed,
         workers=workers,
         executor=executor,

@@ -57,7 +57,7 @@ def _inlined(frame: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _calls(model: onnx.ModelProto) -> Counter[str]:
-    """Calls by name of function, in the main graph and in all functions and subgraphs it reaches."""
+    """Calls by name of function, in the main graph and the functions and subgraphs it reaches."""
     functions = {(found.domain, found.name, found.overload): found for found in model.functions}
     calls: Counter[str] = Counter()
     seen = set()

@@ -9,7 +9,7 @@ import pytest
 from networks import images, residual_network
 
 from actcc.comparison import compare_models
-from actcc.errors import ActccError
+from actcc.errors import DataError, ModelError
 
 TWICE = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -49,10 +49,31 @@ def test_what_differs_is_counted_and_measured(models: tuple[Path, Path], tmp_pat
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["format"] == 1
 
 
-def test_models_with_other_outputs_are_refused(models: tuple[Path, Path], tmp_path: Path) -> None:
-    onnx.save_model(onnx.parser.parse_model(TWICE % "Relu"), tmp_path / "other.onnx")
-    with pytest.raises(ActccError):
-        compare_models(models[0], tmp_path / "other.onnx", "npu1")
+OTHERS = {
+    "no input 'x', which .*first.onnx has": TWICE.replace("x", "z") % "Relu",
+    "input 'x' of float \\[1, 4\\], which is float \\[1, 3\\] in .*first.onnx": TWICE.replace(
+        "[1, 3]", "[1, 4]"
+    )
+    % "Relu",
+    "no output 'y', which .*first.onnx has": TWICE.replace("y", "z") % "Relu",
+}
+
+
+@pytest.mark.parametrize("said", OTHERS)
+def test_models_that_do_not_belong_together_are_refused(tmp_path: Path, said: str) -> None:
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    onnx.save_model(onnx.parser.parse_model(TWICE % "Relu"), first)
+    onnx.save_model(onnx.parser.parse_model(OTHERS[said]), second)
+    with pytest.raises(ModelError, match=f"second.onnx: has {said}; the two do not belong"):
+        compare_models(first, second, "npu1")
+
+
+@pytest.mark.parametrize("option", ["samples", "preprocessing"])
+def test_what_only_samples_have_is_refused_without_them(
+    models: tuple[Path, Path], option: str
+) -> None:
+    with pytest.raises(DataError, match="without --calib"):
+        compare_models(*models, "npu1", **{option: 3 if option == "samples" else "yolox"})
 
 
 def test_an_infinite_difference_is_null_in_json(tmp_path: Path) -> None:

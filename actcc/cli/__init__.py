@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -13,9 +14,16 @@ from actcc.cli.optimize import optimize_command
 from actcc.cli.pareto import pareto_command
 from actcc.cli.rank import rank_command
 from actcc.cli.show import inspect_command, passes_command, targets_command
+from actcc.cli.signals import ended_by_signals
 from actcc.errors import ActccError
 
 _INTERRUPTED = 130
+# What the machine refuses; any other OSError is a defect, and shows where.
+_OF_THE_MACHINE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EIO", "EMFILE", "ENAMETOOLONG", "ENOSPC", "EPERM", "EROFS")
+    if hasattr(errno, name)
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,7 +57,8 @@ cli.add_command(passes_command)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: an error is one line on stderr and exit code 2."""
     try:
-        cli.main(arguments, standalone_mode=False)
+        with ended_by_signals():
+            cli.main(arguments, standalone_mode=False)
     except ActccError as error:
         _fail(" ".join(str(error).split()), 2)
     except click.ClickException as error:
@@ -57,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except MemoryError:
         _fail("out of memory; use fewer --workers, fewer --samples or a smaller --shape", 2)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror}; make room, or choose another file or TMPDIR", 2)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; nothing was written", _INTERRUPTED)
     except click.exceptions.Exit as exit_request:

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import click
 
-from actcc.cli.options import model_argument, plugin_option
-from actcc.errors import ModelError
+from actcc.cli.options import FILE, model_argument, plugin_option
 
 
 @click.command("apply", short_help="Apply a plan again: the same model, bit for bit.")
 @model_argument
-@click.argument("plan", type=click.Path(dir_okay=False))
-@click.option(
-    "--output", "-o", required=True, type=click.Path(dir_okay=False), help="Where the model goes."
-)
+@click.argument("plan", type=FILE)
+@click.option("--output", "-o", required=True, type=FILE, help="Where the model goes.")
 @plugin_option
 def apply_command(model: str, plan: str, output: str, plugins: tuple[str, ...]) -> None:
     """Rewrite MODEL as PLAN says, without pricing or measuring anything.
@@ -30,9 +27,6 @@ def apply_command(model: str, plan: str, output: str, plugins: tuple[str, ...]) 
     from actcc.apply import apply_plan
     from actcc.plan import Plan
 
-    target = Path(output)
-    if target.exists() and Path(model).exists() and target.samefile(model):
-        raise ModelError(f"{output}: the output is the input; choose another with -o")
+    apply_plan(model, plan, output, plugins=plugins)
     recipe = Plan.load(Path(plan))
-    apply_plan(model, recipe, target, plugins=plugins)
     click.echo(f"wrote {output}: {len(recipe.rewritten)} sites rewritten for {recipe.target}")

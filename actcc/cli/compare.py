@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actcc.cli.options import json_option, parse_shapes, shape_option, target_option
+from actcc.cli.options import (
+    FILE,
+    json_option,
+    parse_shapes,
+    seed_option,
+    shape_option,
+    target_option,
+)
 
 if TYPE_CHECKING:
     from actcc.comparison import ModelComparison
 
-_PATH = click.Path(dir_okay=False)
-
 
 @click.command("compare", short_help="Compare two models: outputs, latency, size, operators.")
-@click.argument("first", type=_PATH)
-@click.argument("second", type=_PATH)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
 @target_option
 @click.option(
     "--calib", metavar="PATH", help="Samples to compare on, as for optimize [default: random]."
@@ -25,7 +30,7 @@ _PATH = click.Path(dir_okay=False)
 @click.option("--preprocess", metavar="NAME|FILE.toml", help="As for optimize.")
 @click.option("--samples", type=click.IntRange(min=1), help="Use at most this many samples.")
 @shape_option
-@click.option("--seed", default=0, show_default=True, help="Of random values.")
+@seed_option("Of random values.")
 @json_option
 def compare_command(**options: Any) -> None:
     """Show how far SECOND is from FIRST: each output, latency in turns, size, operators.

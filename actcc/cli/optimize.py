@@ -9,17 +9,22 @@ from typing import Any
 import click
 
 from actcc.cli.options import (
-    also_option,
+    FILE,
+    SECONDS,
+    confidence_option,
+    data_options,
     json_option,
+    memory_option,
     model_argument,
     parse_shapes,
-    plugin_option,
-    shape_option,
-    skip_option,
+    pass_options,
+    quiet_option,
+    resume_option,
+    search_option,
     target_option,
+    work_options,
 )
 from actcc.effort import PRESETS
-from actcc.errors import ModelError
 
 
 def _trials() -> str:
@@ -35,59 +40,21 @@ def _limits() -> str:
 @click.option(
     "--output",
     "-o",
-    type=click.Path(dir_okay=False),
+    type=FILE,
     help="Where the optimized model goes [default: MODEL with .optimized.onnx]; its plan and its "
     "report go to OUTPUT.plan.json and OUTPUT.report.html.",
 )
 @target_option
-@click.option(
-    "--calib",
-    metavar="PATH",
-    help="Unlabelled samples: folder of images, .npz, .npy, or file.py:function. Without it only "
-    "exact rewrites are offered.",
-)
-@click.option(
-    "--eval",
-    "evaluation",
-    metavar="PATH",
-    help="Samples for the verification, as --calib [default: part of --calib is held out].",
-)
-@click.option(
-    "--preprocess",
-    metavar="NAME|FILE.toml",
-    help="How images become inputs: yolox, yolo, imagenet, … ; needed for folders of images.",
-)
-@click.option("--samples", type=click.IntRange(min=2), help="Use at most this many samples.")
-@click.option(
-    "--metric",
-    metavar="NAME|FILE.py:FUNCTION",
-    default="fidelity",
-    show_default=True,
-    help="What accuracy means. Without labels: fidelity (of all outputs), agreement (with the "
-    "original's detections or classes). With labels: top1, top5, coco-map, coco-map50, "
-    "segmentation-iou. NAME:HOW says how outputs are read where their shapes do not tell, e.g. "
-    "coco-map:yolov8. Or your own metric(outputs, samples) -> float, higher is better.",
-)
-@click.option(
-    "--labels",
-    metavar="FILE.csv|COCO.json|FOLDER|folders",
-    help="What the metric needs to know of the images of --eval (of --calib without it): classes "
-    "by file name, boxes, masks as PNG, or `folders` where each class has its own.",
-)
+@data_options("Without it only exact rewrites are offered.", limit="--samples")
 @click.option(
     "--max-drop",
     metavar="1%|0.5abs|none",
     help="Accuracy that may be lost: relative to the original, or in the metric's units "
     "[default: 1%; none with --objective accuracy].",
 )
-@click.option(
-    "--confidence",
-    metavar="80%",
-    help="With which the drop must be within its limit, by resampling the samples; 50% takes the "
-    "measured drop as it is [default: 80%].",
-)
+@confidence_option
 @click.option("--max-latency", metavar="8ms|70%", help="Latency that must be reached.")
-@click.option("--max-memory", metavar="4MiB|60%", help="Peak memory of activations.")
+@memory_option
 @click.option(
     "--objective",
     type=click.Choice(["latency", "accuracy"]),
@@ -103,13 +70,7 @@ def _limits() -> str:
     help="What losses are estimated by before anything is measured: fidelity, noise, nwot, "
     "nwot-noise, zen, bayesian-ridge, …; auto takes the best by `actcc rank`.",
 )
-@click.option(
-    "--search",
-    type=click.Choice(["cpsat", "greedy", "random", "optuna"]),
-    default="cpsat",
-    show_default=True,
-    help="How plans are proposed; cpsat is the compiler's own, the others are for comparison.",
-)
+@search_option
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -123,22 +84,15 @@ def _limits() -> str:
 @click.option(
     "--time-limit",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     help=f"No further plan is tried after this time [{_limits()}].",
 )
-@click.option(
-    "--resume", is_flag=True, help="Go on where an interrupted run with the same options stopped."
-)
-@shape_option
-@skip_option
-@also_option
-@plugin_option
-@click.option("--seed", default=0, show_default=True, help="Same input and seed, same plan.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes [default: one a core].")
-@click.option("--no-cache", is_flag=True, help="Measure every price anew.")
+@resume_option
+@pass_options
+@work_options("Same input and seed, same plan.")
 @click.option("--explain", is_flag=True, help="Say for every site and candidate why not.")
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress and no tables.")
+@quiet_option
 def optimize_command(**options: Any) -> None:
     """Make MODEL faster on a target within a budget, and verify the result.
 
@@ -160,8 +114,6 @@ def optimize_command(**options: Any) -> None:
 
     model = Path(options["model"])
     output = Path(options["output"] or model.with_suffix(".optimized.onnx"))
-    if output.exists() and model.exists() and output.samefile(model):
-        raise ModelError(f"{output}: the output is the input; choose another with -o")
     quiet = options["quiet"] or options["as_json"]
     progress = console_progress(quiet)
     result = optimize(

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from actcc.effort import STRATEGY_NAMES
 from actcc.errors import ModelError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Decorator = Callable[[Decorated], Decorated]
+# Every generator and solver takes these.
+_LARGEST_SEED = 2**31 - 1
 
-model_argument = click.argument("model", type=click.Path(dir_okay=False))
+
+class NamedPath(click.Path):
+    """A path that has a name: an empty one is a variable of a script that was not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if not value:
+            name = "the path" if param is None else param.get_error_hint(ctx)
+            raise ModelError(f"{name} is empty; give the path of a file")
+        return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A time above 0 that ends."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+FILE = NamedPath(dir_okay=False)
+FOLDER = NamedPath(file_okay=False)
+SECONDS = Seconds()
+# Options that may name a file that is read, beside the plug-ins.
+INPUTS = ("model", "target", "calib", "evaluation", "preprocess", "labels", "metric")
+
+model_argument = click.argument("model", type=FILE)
 target_option = click.option(
     "--target",
     "-t",
@@ -50,6 +87,113 @@ also_option = click.option(
     help="Also run a pass that is off by default; may be repeated.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
+preprocess_option = click.option(
+    "--preprocess",
+    metavar="NAME|FILE.toml",
+    help="How images become inputs: yolox, yolo, imagenet, … ; needed for folders of images.",
+)
+confidence_option = click.option(
+    "--confidence",
+    metavar="80%",
+    help="With which the drop must be within its limit, by resampling the samples; 50% takes the "
+    "measured drop as it is [default: 80%].",
+)
+memory_option = click.option("--max-memory", metavar="4MiB|60%", help="Peak memory of activations.")
+search_option = click.option(
+    "--search",
+    type=click.Choice(STRATEGY_NAMES),
+    default=STRATEGY_NAMES[0],
+    show_default=True,
+    help="How plans are proposed; cpsat is the compiler's own, the others are for comparison.",
+)
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on where an interrupted run with the same options stopped."
+)
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress and no tables.")
+
+
+def together(*options: Callable[[Any], Any]) -> Decorator[Any]:
+    """One decorator for several options, shown in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def seed_option(meaning: str) -> Decorator[Any]:
+    """`--seed`, with what it decides."""
+    return click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(min=0, max=_LARGEST_SEED),
+        help=meaning,
+    )
+
+
+def data_options(calibration: str, *, needed: bool = False, limit: str) -> Decorator[Any]:
+    """What is measured, and on what: `--calib`, `--eval`, `--preprocess`, `--metric`, `--labels`.
+
+    Args:
+        calibration: what a command adds to the help of `--calib`.
+        needed: whether there must be a `--calib`.
+        limit: name of the option for the number of samples.
+    """
+    return together(
+        click.option(
+            "--calib",
+            metavar="PATH",
+            required=needed,
+            help="Unlabelled samples: folder of images, .npz, .npy, or file.py:function. "
+            + calibration,
+        ),
+        click.option(
+            "--eval",
+            "evaluation",
+            metavar="PATH",
+            help="Samples for the verification, as --calib [default: part of --calib is held out].",
+        ),
+        preprocess_option,
+        click.option(
+            limit,
+            type=click.IntRange(min=2),
+            help="Use at most this many samples of --calib, and of --eval.",
+        ),
+        click.option(
+            "--metric",
+            metavar="NAME|FILE.py:FUNCTION",
+            default="fidelity",
+            show_default=True,
+            help="What accuracy means. Without labels: fidelity (of all outputs), agreement (with "
+            "the original's detections or classes). With labels: top1, top5, coco-map, coco-map50, "
+            "segmentation-iou. NAME:HOW says how outputs are read where their shapes do not tell, "
+            "e.g. coco-map:yolov8. Or your own metric(outputs, samples) -> float, higher is "
+            "better.",
+        ),
+        click.option(
+            "--labels",
+            metavar="FILE.csv|COCO.json|FOLDER|folders",
+            help="What the metric needs to know of the images of --eval (of --calib without it): "
+            "classes by file name, boxes, masks as PNG, or `folders` where each class has its own.",
+        ),
+    )
+
+
+pass_options = together(shape_option, skip_option, also_option, plugin_option)
+
+
+def work_options(seed: str, cache: str = "Measure every price anew.") -> Decorator[Any]:
+    """`--seed`, `--workers`, `--no-cache`, with what the first and the last decide."""
+    return together(
+        seed_option(seed),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Processes [default: one a core]."
+        ),
+        click.option("--no-cache", is_flag=True, help=cache),
+    )
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

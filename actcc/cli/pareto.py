@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from actcc.budget import FRONT_DROPS, parse_drop
 from actcc.cli.options import (
-    also_option,
+    FILE,
+    FOLDER,
+    INPUTS,
+    SECONDS,
+    confidence_option,
+    data_options,
     json_option,
+    memory_option,
     model_argument,
     parse_shapes,
-    plugin_option,
-    shape_option,
-    skip_option,
+    pass_options,
+    quiet_option,
+    resume_option,
+    search_option,
     target_option,
+    work_options,
 )
+from actcc.effort import FRONT_EFFORT
 from actcc.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,71 +41,49 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     "-o",
-    type=click.Path(file_okay=False),
+    type=FOLDER,
     metavar="FOLDER",
     help="A new or empty folder for each point's model and plan [default: none is written].",
 )
-@click.option("--csv", type=click.Path(dir_okay=False), help="Write the table as CSV.")
+@click.option("--csv", type=FILE, help="Write the table as CSV.")
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False),
+    type=FILE,
     metavar="FILE.svg|FILE.png",
     help="Draw the front; needs pip install 'actcc[plot]'.",
 )
 @target_option
-@click.option("--calib", metavar="PATH", required=True, help="Unlabelled samples, as for optimize.")
-@click.option("--eval", "evaluation", metavar="PATH", help="As for optimize.")
-@click.option("--preprocess", metavar="NAME|FILE.toml", help="As for optimize.")
-@click.option("--samples", type=click.IntRange(min=2), help="Use at most this many samples.")
-@click.option(
-    "--metric",
-    metavar="NAME|FILE.py:FUNCTION",
-    default="fidelity",
-    show_default=True,
-    help="What accuracy means, as for optimize.",
-)
-@click.option("--labels", metavar="PATH", help="As for optimize.")
+@data_options("", needed=True, limit="--samples")
 @click.option(
     "--drops",
     metavar="0.5%,1%,…",
-    default="0.5%,1%,2%,5%,10%",
+    default=",".join(FRONT_DROPS),
     show_default=True,
     help="Accuracy that may be lost: one budget for each point, written as --max-drop.",
 )
-@click.option("--confidence", metavar="80%", help="As for optimize [default: 80%].")
-@click.option("--max-memory", metavar="4MiB|60%", help="Peak memory of activations at every point.")
-@click.option(
-    "--search",
-    type=click.Choice(["cpsat", "greedy", "random", "optuna"]),
-    default="cpsat",
-    show_default=True,
-    help="How plans are proposed; cpsat is the compiler's own, the others are for comparison.",
-)
+@confidence_option
+@memory_option
+@search_option
 @click.option(
     "--max-trials",
-    default=24,
+    default=FRONT_EFFORT.max_trials,
     show_default=True,
     type=click.IntRange(min=1),
     help="Plans that are verified at most, for all points together.",
 )
 @click.option(
     "--time-limit",
-    default=1800.0,
+    default=FRONT_EFFORT.time_limit_s,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     help="No further plan is tried after this time.",
 )
-@click.option("--resume", is_flag=True, help="As for optimize.")
-@shape_option
-@skip_option
-@also_option
-@plugin_option
-@click.option("--seed", default=0, show_default=True, help="Same input and seed, same front.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes [default: one a core].")
-@click.option("--no-cache", is_flag=True, help="Measure every price anew.")
+@resume_option
+@pass_options
+@work_options("Same input and seed, same front.")
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="No progress and no tables.")
+@quiet_option
 def pareto_command(**options: Any) -> None:
     """The front of latency over accuracy: for each drop the fastest plan that keeps it, verified.
 
@@ -107,17 +96,18 @@ def pareto_command(**options: Any) -> None:
     Ctrl-C while plans are tried gives the front of those that are verified by then; --resume goes
     on from there.
     """
-    from actcc.budget import Budget, parse_drop
+    from actcc.budget import Budget
     from actcc.cli.progress import console_progress
     from actcc.pareto import pareto_front
 
-    csv, plot = _files(options["csv"], options["plot"])
+    drops = [parse_drop(text, "--drops") for text in options["drops"].split(",")]
+    csv, plot = _files(options)
     quiet = options["quiet"] or options["as_json"]
     progress = console_progress(quiet)
     front = pareto_front(
         Path(options["model"]),
         options["target"],
-        drops=[parse_drop(text) for text in options["drops"].split(",")],
+        drops=drops,
         output=options["output"],
         budget=Budget.parse(max_memory=options["max_memory"], confidence=options["confidence"]),
         calibration=options["calib"],
@@ -139,14 +129,15 @@ def pareto_command(**options: Any) -> None:
         resume=options["resume"],
         progress=progress,
     )
-    if csv is not None:
-        front.save_csv(csv)
-    if plot is not None:
-        front.save_plot(plot)
     if options["as_json"]:
         click.echo(json.dumps(front_json(front), indent=2))
     elif not options["quiet"]:
-        _render(front, [Path(p) for p in (options["output"], csv, plot) if p is not None])
+        _render(front)
+    _write(front, csv, plot)
+    if not quiet:
+        for path in (options["output"], csv, plot):
+            if path is not None:
+                click.echo(f"wrote {path}")
 
 
 def front_json(front: Front) -> dict[str, Any]:
@@ -160,19 +151,31 @@ def front_json(front: Front) -> dict[str, Any]:
     }
 
 
-def _files(csv: str | None, plot: str | None) -> tuple[Path | None, Path | None]:
+def _files(options: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
     """Paths that can be written, found out before the long work."""
     from actcc.front_plot import check_plot
+    from actcc.output import check_output
 
-    if csv is not None and not Path(csv).parent.is_dir():
-        raise ModelError(f"{csv}: folder '{Path(csv).parent}' does not exist; create it first")
-    return (
-        None if csv is None else Path(csv),
-        None if plot is None else check_plot(Path(plot)),
+    inputs = [options[name] for name in INPUTS]
+    csv, plot = (
+        None if options[name] is None else check_output(options[name], *inputs, *options["plugins"])
+        for name in ("csv", "plot")
     )
+    if plot is not None:
+        check_plot(plot)
+        if csv is not None and csv.resolve() == plot.resolve():
+            raise ModelError(f"{csv}: both --csv and --plot; give each a file of its own")
+    return csv, plot
 
 
-def _render(front: Front, written: list[Path]) -> None:
+def _write(front: Front, csv: Path | None, plot: Path | None) -> None:
+    if csv is not None:
+        front.save_csv(csv)
+    if plot is not None:
+        front.save_plot(plot)
+
+
+def _render(front: Front) -> None:
     from rich import box
     from rich.table import Table
 
@@ -205,8 +208,6 @@ def _render(front: Front, written: list[Path]) -> None:
             soft_wrap=True,
         )
     console.print(f"[dim]{len(front.trials)} plans verified; prices: {plan.tool}[/dim]")
-    for path in written:
-        console.print(f"wrote {path}", soft_wrap=True)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actcc.cli.options import (
-    also_option,
+    FILE,
+    INPUTS,
+    data_options,
     json_option,
     model_argument,
     parse_shapes,
-    plugin_option,
-    shape_option,
-    skip_option,
+    pass_options,
     target_option,
+    work_options,
 )
 
 if TYPE_CHECKING:
@@ -38,23 +39,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=8),
     help="Random plans to draw and measure.",
 )
-@click.option("--calib", metavar="PATH", help="What estimators may see; as for optimize.")
-@click.option(
-    "--eval",
-    "evaluation",
-    metavar="PATH",
-    help="What plans are measured on, as --calib [default: part of --calib is held out].",
-)
-@click.option("--preprocess", metavar="NAME|FILE.toml", help="As for optimize.")
-@click.option("--limit", type=click.IntRange(min=2), help="Use at most this many samples of each.")
-@click.option(
-    "--metric",
-    metavar="NAME|FILE.py:FUNCTION",
-    default="fidelity",
-    show_default=True,
-    help="What is measured, as for optimize.",
-)
-@click.option("--labels", metavar="PATH", help="As for optimize.")
+@data_options("What estimators may see.", limit="--limit")
 @click.option(
     "--estimator",
     "estimators",
@@ -62,14 +47,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Rank this one; may be repeated [default: all].",
 )
-@shape_option
-@skip_option
-@also_option
-@plugin_option
-@click.option("--seed", default=0, show_default=True, help="Same input and seed, same plans.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes [default: one a core].")
-@click.option("--no-cache", is_flag=True, help="Do not keep the result for --estimator auto.")
-@click.option("--save", type=click.Path(dir_okay=False), help="Also write the result as JSON.")
+@pass_options
+@work_options("Same input and seed, same plans.", "Do not keep the result for --estimator auto.")
+@click.option("--save", type=FILE, help="Also write the result as JSON.")
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def rank_command(**options: Any) -> None:
@@ -85,8 +65,13 @@ def rank_command(**options: Any) -> None:
     from actcc.cli.progress import console_progress
     from actcc.estimators.ranking import ALL_ESTIMATORS
     from actcc.graph.files import write_text
+    from actcc.output import check_output
     from actcc.rank import rank_model
 
+    save = None
+    if options["save"] is not None:
+        inputs = [options[name] for name in INPUTS]
+        save = check_output(options["save"], *inputs, *options["plugins"])
     record = rank_model(
         Path(options["model"]),
         options["target"],
@@ -107,12 +92,12 @@ def rank_command(**options: Any) -> None:
         cache=not options["no_cache"],
         progress=console_progress(options["quiet"] or options["as_json"]),
     )
-    if options["save"]:
-        write_text(Path(options["save"]), record.to_json())
     if options["as_json"]:
         click.echo(json.dumps(json.loads(record.to_json()), indent=2))
     else:
         _render(record, Path(options["model"]).name)
+    if save is not None:
+        write_text(save, record.to_json())
 
 
 def _render(record: RankingRecord, model: str) -> None:

@@ -22,7 +22,13 @@ from actcc.cli.options import (
 @target_option
 @shape_option
 @plugin_option
-@click.option("--top", default=15, show_default=True, help="Rows of the latency table.")
+@click.option(
+    "--top",
+    default=15,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rows of the latency table.",
+)
 @click.option("--explain", is_flag=True, help="Say why places that look like sites are none.")
 @json_option
 def inspect_command(**options: Any) -> None:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -74,7 +75,7 @@ def _read_texts(message: Message) -> None:
     Raises:
         ValueError: a text is not UTF-8.
     """
-    for name in _fields(message.DESCRIPTOR).texts:
+    for name in _fields(message).texts:
         value = getattr(message, name)
         for text in (value,) if isinstance(value, str | bytes) else value:
             if isinstance(text, bytes):  # what protobuf gives instead of text
@@ -99,7 +100,7 @@ def external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
 
 def _messages_in(message: Message) -> Iterator[Message]:
     """The messages that a message holds itself."""
-    fields = _fields(message.DESCRIPTOR)
+    fields = _fields(message)
     for name in fields.repeated_messages:
         yield from getattr(message, name)
     for name in fields.messages:
@@ -116,8 +117,13 @@ class _Fields:
     repeated_messages: tuple[str, ...]
 
 
+def _fields(message: Message) -> _Fields:
+    descriptor: Any = message.DESCRIPTOR  # stubs differ in what that is, not all can be hashed
+    return _fields_of(descriptor)
+
+
 @functools.cache
-def _fields(descriptor: Descriptor) -> _Fields:
+def _fields_of(descriptor: Descriptor) -> _Fields:
     inner = [field for field in descriptor.fields if field.type == field.TYPE_MESSAGE]
     return _Fields(
         texts=tuple(f.name for f in descriptor.fields if f.type == f.TYPE_STRING),
@@ -127,7 +133,7 @@ def _fields(descriptor: Descriptor) -> _Fields:
 
 
 def is_repeated(field: FieldDescriptor) -> bool:
-    """Whether a field holds a list; protobuf 5 cannot be asked directly, and 7 deprecates labels."""
+    """Whether a field holds a list; protobuf 5 cannot be asked, later ones deprecate labels."""
     known = getattr(field, "is_repeated", None)
     return bool(field.label == field.LABEL_REPEATED if known is None else known)
 

@@ -166,8 +166,10 @@ class _Groups:
             if not isinstance(self.items[group], gs.Node):
                 continue
             readers = self._read_by[group]
-            if not self._reads[group] and len(readers) == 1:  # computed from constants
-                self._merge(next(iter(readers)), group)
+            if not self._reads[group]:  # computed from constants
+                nodes = [reader for reader in readers if isinstance(self.items[reader], gs.Node)]
+                if len(readers) == len(nodes) == 1:
+                    self._merge(nodes[0], group)
             elif self._light([group]):
                 for source in sorted(self._reads[group]):
                     if self._all_between(source, group):

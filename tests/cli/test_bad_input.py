@@ -1,5 +1,6 @@
 """Bad input: one line on stderr, exit code 2, and nothing left behind."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -143,6 +144,23 @@ CASES = {
     "missing plug-in": (("network.onnx", *SHAPE, "--plugin", "no.py"), "no such plug-in"),
     "output in no folder": (("network.onnx", *SHAPE, "-o", "no/out.onnx"), "does not exist"),
     "output over input": (("network.onnx", *SHAPE, "-o", "network.onnx"), "is the input"),
+    "output over the data": (
+        ("network.onnx", *SHAPE, "--calib", "right.npz", "-o", "right.npz"),
+        "is the input",
+    ),
+    "output over the metric": (
+        ("network.onnx", *SHAPE, "--metric", "metric.py:one", "-o", "metric.py"),
+        "is the input",
+    ),
+    "empty model": (("",), "MODEL' is empty"),
+    "empty output": (("network.onnx", *SHAPE, "-o", ""), "is empty"),
+    "output with a long name": (("network.onnx", *SHAPE, "-o", "n" * 300), "cannot be written"),
+    "output whose plan has a long name": (
+        ("network.onnx", *SHAPE, "-o", "n" * 250),
+        "cannot be written",
+    ),
+    "model with a long name": (("n" * 300, "-o", "out.onnx"), "no such file"),
+    "data with a long name": (("network.onnx", *SHAPE, "--calib", "n" * 300), "n" * 300),
 }
 
 
@@ -184,3 +202,56 @@ def test_an_unknown_option_is_refused_with_the_usage(folder: Path) -> None:
     done = actcc(folder, "optimize", "network.onnx", "--no-such-option")
     assert done.returncode == 2
     assert "No such option" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is a folder that takes no files")
+@pytest.mark.parametrize("command", ["optimize", "apply"])
+def test_a_folder_that_takes_no_files_is_named(
+    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ("text.onnx",) if command == "apply" else ()
+    with pytest.raises(SystemExit) as ended:
+        main([command, str(folder / "network.onnx"), *plan, "-o", "/proc/out.onnx"])
+    assert ended.value.code == 2
+    assert "'/proc' cannot be written" in capsys.readouterr().err
+
+
+USAGE = {
+    "negative seed": ("optimize", "network.onnx", "--seed", "-1"),
+    "seed beyond the solver": ("rank", "network.onnx", "--seed", str(2**31)),
+    "seed of the front": ("pareto", "network.onnx", "--calib", "right.npz", "--seed", "-1"),
+    "seed of random values": ("compare", "network.onnx", "network.onnx", "--seed", "-1"),
+    "no time": ("optimize", "network.onnx", "--time-limit", "nan"),
+    "endless time": ("optimize", "network.onnx", "--time-limit", "inf"),
+    "front without time": ("pareto", "network.onnx", "--calib", "c", "--time-limit", "nan"),
+    "negative rows": ("inspect", "network.onnx", "--top", "-1"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_a_value_out_of_range_is_refused_with_the_usage(
+    folder: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(list(USAGE[name]))
+    assert ended.value.code == 2
+    assert USAGE[name][-2] in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(SystemExit) as ended:
+        main(["optimize", str(folder / "network.onnx"), *SHAPE, "-o", str(folder / "out.onnx")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "No space left on device" in said
+    assert said.count("\n") == 1

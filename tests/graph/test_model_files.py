@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from actcc.errors import ModelError
 from actcc.graph import Graph
-from actcc.graph.files import write_model, write_text
+from actcc.graph.files import is_repeated, read_model, write_model, write_text
 from actcc.runtime import run, session
 
 WEIGHTS = np.arange(1024, dtype=np.float32).reshape(4, 256)
@@ -81,6 +84,32 @@ def test_a_truncated_model_is_refused(tmp_path: Path, share: float) -> None:
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         Graph.load(tmp_path)
+
+
+def test_a_file_whose_name_is_no_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"na\xffme.onnx")
+    path.write_bytes(linear_model().SerializeToString())
+    with pytest.raises(
+        ModelError, match=r"me\.onnx: the name is not UTF-8.*rename the file"
+    ) as caught:
+        Graph.load(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("version", ["5", "6"])
+def test_lists_are_told_from_single_values_under_every_protobuf(version: str) -> None:
+    """Before 6.31 a field had a label alone."""
+
+    @dataclass(frozen=True)
+    class Labelled:
+        label: int
+        LABEL_REPEATED: int = 3
+
+    fields = onnx.GraphProto.DESCRIPTOR.fields_by_name
+    single, several = (
+        (Labelled(1), Labelled(3)) if version == "5" else (fields["name"], fields["node"])
+    )
+    assert (is_repeated(single), is_repeated(several)) == (False, True)
 
 
 def test_a_model_without_opset_is_refused() -> None:
@@ -170,6 +199,141 @@ def test_a_model_can_be_saved_over_itself_with_its_external_data(tmp_path: Path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
 
 
+# ------------------------------------------------------------------------------ rare holders
+
+OFFSETS = np.arange(4, dtype=np.float32)
+
+
+def external(name: str = "w", location: str = "offsets.bin") -> onnx.TensorProto:
+    tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=[4])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def sparse(values: onnx.TensorProto) -> onnx.SparseTensorProto:
+    indices = onnx.helper.make_tensor("", onnx.TensorProto.INT64, [4], range(4))
+    return onnx.helper.make_sparse_tensor(values, indices, [4])
+
+
+def adding(constant: str, more: str = "") -> onnx.ModelProto:
+    return onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        network (float[4] x) => (float[4] y) {{ {constant} y = Add(x, w) }} {more}
+        """
+    )
+
+
+def in_a_constant(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    model = adding("w = Constant<value = float[4] {0, 0, 0, 0}>()")
+    model.graph.node[0].attribute[0].t.CopyFrom(tensor)
+    return model
+
+
+def in_a_sparse_constant(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    model = adding("w = Constant()")
+    attribute = onnx.helper.make_attribute("sparse_value", sparse(tensor))
+    model.graph.node[0].attribute.append(attribute)
+    return model
+
+
+def in_a_sparse_initializer(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    model = adding("")
+    model.graph.sparse_initializer.append(sparse(tensor))
+    return model
+
+
+def in_a_function(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    model = adding(
+        "w = local.Offsets()",
+        '<domain: "local", opset_import: ["" : 17]> Offsets () => (w) { w = Constant() }',
+    )
+    model.functions[0].node[0].attribute.append(onnx.helper.make_attribute("value", tensor))
+    return model
+
+
+def in_a_subgraph(tensor: onnx.TensorProto) -> onnx.ModelProto:
+    model = adding(
+        """
+        yes = Constant<value = bool {1}>()
+        w = If (yes) <
+            then_branch = g () => (float[4] a) { a = Identity(inner) },
+            else_branch = h () => (float[4] b) { b = Constant<value = float[4] {9, 9, 9, 9}>() }
+        >
+        """
+    )
+    branches = {attribute.name: attribute.g for attribute in model.graph.node[1].attribute}
+    tensor.name = "inner"
+    branches["then_branch"].initializer.append(tensor)
+    return model
+
+
+HOLDERS = (
+    in_a_constant,
+    in_a_sparse_constant,
+    in_a_sparse_initializer,
+    in_a_function,
+    in_a_subgraph,
+)
+Holder = Callable[[onnx.TensorProto], onnx.ModelProto]
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_external_data_is_found_wherever_a_model_holds_tensors(
+    tmp_path: Path, holder: Holder
+) -> None:
+    OFFSETS.tofile(tmp_path / "offsets.bin")
+    path, copy = tmp_path / "model.onnx", tmp_path / "elsewhere" / "copy.onnx"
+    path.write_bytes(holder(external()).SerializeToString())
+    copy.parent.mkdir()
+    graph = Graph.load(path)
+    assert graph.external
+    graph.save(copy, external=True)
+    found = run(session(copy), {"x": np.ones(4, np.float32)})
+    np.testing.assert_array_equal(found["y"], OFFSETS + 1)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_external_data_outside_the_folder_is_refused_wherever_it_is_held(
+    tmp_path: Path, holder: Holder
+) -> None:
+    OFFSETS.tofile(tmp_path / "offsets.bin")
+    path = tmp_path / "model" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(holder(external(location="../offsets.bin")).SerializeToString())
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        Graph.load(path)
+
+
+def test_external_data_of_lists_of_tensors_and_of_graphs_is_read(tmp_path: Path) -> None:
+    OFFSETS.tofile(tmp_path / "offsets.bin")
+    inner = onnx.GraphProto(name="inner", initializer=[external()])
+    node = onnx.helper.make_node("Lists", ["x"], ["y"], domain="local")
+    node.attribute.add(name="listed", type=onnx.AttributeProto.TENSORS).tensors.append(external())
+    node.attribute.add(name="inside", type=onnx.AttributeProto.GRAPHS).graphs.append(inner)
+    model = adding("w = Identity(x)")
+    model.graph.node.append(node)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    (tmp_path / "offsets.bin").rename(tmp_path / "gone.bin")
+    with pytest.raises(ModelError, match=r"'offsets\.bin' of 'w' is missing"):
+        read_model(path)
+    (tmp_path / "gone.bin").rename(tmp_path / "offsets.bin")
+    read, _ = read_model(path)
+    listed, inside = read.graph.node[-1].attribute
+    for tensor in (listed.tensors[0], inside.graphs[0].initializer[0]):
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), OFFSETS)
+
+
+def test_external_data_of_another_size_than_its_tensor_is_refused(tmp_path: Path) -> None:
+    OFFSETS[:3].tofile(tmp_path / "offsets.bin")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(in_a_sparse_constant(external()).SerializeToString())
+    with pytest.raises(ModelError, match=r"weight 'w' of the shape \[4\] has 12 bytes"):
+        Graph.load(path)
+
+
 # ------------------------------------------------------------------------------ writing
 
 
@@ -231,7 +395,7 @@ def test_a_path_relative_to_the_working_folder_is_written(
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_text(tmp_path / "plan.json", "{}")
     assert (tmp_path / "plan.json").read_text() == "{}"
-    with pytest.raises(ModelError, match="cannot be written"):
+    with pytest.raises(ModelError, match="does not exist; create it first"):
         write_text(tmp_path / "absent" / "plan.json", "{}")
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kind_models import KINDS
+from every_kind import KINDS
 
 from actcc.accuracy.estimate import Task, merge, plan_chunks, reference_outputs, run_task
 from actcc.accuracy.fidelity import FidelityReference

@@ -131,3 +131,12 @@ def test_sites_that_share_nodes_share_a_box() -> None:
     one = site_of("swap-activation:y", name)
     network = draw_boxes(graph, [one, replace(one, id="drop-activation:y")])
     assert network.boxes[1].sites == (0, 1)
+
+
+def test_a_node_of_constants_that_is_an_output_is_a_box_of_its_own() -> None:
+    graph = graph_of(
+        """net () => (float[4] y) <float[4] w = {1, 2, 3, 4}> {
+            y = Neg (w)
+        }"""
+    )
+    assert titles(draw_boxes(graph, [])) == ["Neg", "y"]

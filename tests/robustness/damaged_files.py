@@ -137,12 +137,18 @@ def run_command(arguments: Sequence[str]) -> tuple[int, str, str]:
 @contextlib.contextmanager
 def _redirected(descriptor: int, into: io.BytesIO) -> Iterator[None]:
     python = sys.stdout if descriptor == 1 else sys.stderr
+    redirect = contextlib.redirect_stdout if descriptor == 1 else contextlib.redirect_stderr
     kept = os.dup(descriptor)
     with tempfile.TemporaryFile() as file:
         python.flush()
         os.dup2(file.fileno(), descriptor)
         try:
-            yield
+            # Python's own may lie elsewhere already, as under pytest.
+            with (
+                open(descriptor, "w", errors="backslashreplace", closefd=False) as stream,
+                redirect(stream),
+            ):
+                yield
         finally:
             python.flush()
             os.dup2(kept, descriptor)

@@ -1,5 +1,6 @@
 """Damaged model files: success with a valid model, or one line, exit code 2 and nothing left."""
 
+import os
 from pathlib import Path
 
 import onnx
@@ -72,3 +73,54 @@ def test_a_weight_of_no_numbers_is_no_reason_to_fail(tmp_path: Path) -> None:
     )
     assert (code, said) == (0, "")
     onnx.checker.check_model(str(output))
+
+
+# A window of 5 on a map of 2 leaves a negative size, and ONNX's inference of Slice aborts on it.
+_WINDOW_TOO_LARGE = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    network (float[1, 3, N, N] x) => (float y)
+    <int64[1] s = {1}, int64[1] e = {7}, int64[1] a = {2}>
+    {
+        pooled = MaxPool <kernel_shape = [5, 5]> (x)
+        cut = Slice (pooled, s, e, a)
+        y = Relu (cut)
+    }
+"""
+
+
+@pytest.mark.parametrize("command", ["optimize", "inspect"])
+@pytest.mark.parametrize("declares", ["the size", "a symbol", "no shape at all"])
+def test_a_model_on_which_shape_inference_aborts_is_refused(
+    tmp_path: Path, command: str, declares: str
+) -> None:
+    model = onnx.parser.parse_model(_WINDOW_TOO_LARGE)
+    result = model.graph.output[0].type.tensor_type
+    if declares == "no shape at all":  # which the checker refuses
+        result.ClearField("shape")
+    else:
+        for symbol in "abcd":
+            result.shape.dim.add(dim_param=symbol)
+    arguments = [command, str(tmp_path / "model.onnx"), "--target", "npu1"]
+    if declares == "a symbol":  # the model itself is valid
+        arguments += ["--shape", "x=1x3x2x2"]
+    else:
+        for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+            dimension.dim_value = 2
+    if command == "optimize":
+        arguments += ["--quiet", "-o", str(tmp_path / "out.onnx")]
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    code, printed, said = run_command(arguments)
+    assert (code, printed, len(said.splitlines())) == (2, "", 1)
+    assert "ONNX's shape inference crashes (SIGABRT)" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("command", ["optimize", "inspect"])
+def test_a_file_whose_name_is_no_utf8_is_refused_in_one_line(tmp_path: Path, command: str) -> None:
+    model = tmp_path / os.fsdecode(b"na\xffme.onnx")
+    model.write_bytes(residual_network(channels=4, size=8).SerializeToString())
+    output = ["--quiet", "-o", str(tmp_path / "out.onnx")] if command == "optimize" else []
+    code, _, said = run_command([command, str(model), "--target", "npu1", *output])
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "the name is not UTF-8" in said
+    assert list(tmp_path.iterdir()) == [model]

@@ -9,6 +9,7 @@ from every_rewrite import Immediately, every_rewrite_target
 from onnx import TensorProto, helper
 
 import actcc.targets
+from actcc.budget import Budget
 from actcc.errors import ModelError, PricingError
 from actcc.graph import Graph
 from actcc.memory import peak_memory
@@ -147,3 +148,72 @@ def test_where_even_the_normalized_network_is_refused_the_reason_says_so(
     result = optimize(saved(model, tmp_path), every_rewrite_target(), executor=Immediately())
     assert result.status == "unchanged"
     assert "the normalized network was refused: input 'x' is no tensor of numbers" in result.reason
+
+
+@pytest.mark.parametrize("held", ["in a function", "as sparse values"])
+def test_external_data_of_rare_tensors_goes_along_to_another_folder(
+    tmp_path: Path, held: str
+) -> None:
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="w.bin")
+    indices = helper.make_tensor("", TensorProto.INT64, [4], range(4))
+    values = np.arange(4, dtype=np.float32)
+    values.tofile(tmp_path / "w.bin")
+    if held == "in a function":
+        constant, body = helper.make_attribute("value", weight), "y = local.Shift(x)"
+    else:
+        sparse = helper.make_sparse_tensor(weight, indices, [4])
+        constant, body = (
+            helper.make_attribute("sparse_value", sparse),
+            "w = Constant() y = Add(x, w)",
+        )
+    model = onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        network (float[4] x) => (float[4] z) {{ {body} z = Relu(y) }}
+        <domain: "local", opset_import: ["" : 17]>
+        Shift (x) => (y) {{ w = Constant() y = Add(x, w) }}
+        """
+    )
+    if held != "in a function":
+        del model.functions[:]
+    (model.functions[0] if model.functions else model.graph).node[0].attribute.append(constant)
+    (tmp_path / "elsewhere").mkdir()
+    output = tmp_path / "elsewhere" / "out.onnx"
+    optimize(saved(model, tmp_path), "npu1", output=output, workers=1)
+    found = run(session(output), {"x": np.ones(4, np.float32)})
+    np.testing.assert_array_equal(found["z"], values + 1)
+
+
+def test_a_tensor_without_elements_is_no_reason_for_an_estimator_to_fail(tmp_path: Path) -> None:
+    model = parsed(
+        """
+        network (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y)
+        <int64[1] begin = {0}, int64[1] end = {0}, int64[1] axis = {1}>
+        {
+            c = Conv <pads = [1, 1, 1, 1]> (x, w)
+            s = Sigmoid(c)
+            a = Mul(c, s)
+            nothing = Slice(c, begin, end, axis)
+            n = Relu(nothing)
+            joined = Concat <axis = 1> (a, n)
+            y = Conv <pads = [1, 1, 1, 1]> (joined, w)
+        }
+        """
+    )
+    generator = np.random.default_rng(0)
+    weight = (generator.standard_normal((4, 4, 3, 3)) / 4).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=generator.standard_normal((16, 4, 8, 8)).astype(np.float32))
+    result = optimize(
+        saved(model, tmp_path),
+        "npu1",
+        calibration=samples,
+        budget=Budget.parse(max_drop="2%"),
+        estimator="nwot",
+        executor=Immediately(),
+        cache=False,
+    )
+    assert result.status in ("optimized", "unchanged")

@@ -202,6 +202,10 @@ def test_a_model_that_cannot_be_faster_is_a_front_of_itself(
 def test_absolute_and_relative_drops_have_names_of_their_own() -> None:
     assert front_file_name("net.onnx", Amount(0.005, True)) == "net.drop0.5.onnx"
     assert front_file_name("net.onnx", Amount(0.5, False)) == "net.drop0.5abs.onnx"
+    assert front_file_name("net.onnx", Amount(0.7 * 0.01, True)) == "net.drop0.7.onnx"
+    assert front_file_name("net.onnx", Amount(1e-9, False)) == "net.drop0.000000001abs.onnx"
+    near = (Amount(0.12345678, True), Amount(0.12345679, True))
+    assert len({front_file_name("net.onnx", budget) for budget in near}) == 2
 
 
 def test_a_folder_with_files_in_it_is_refused_and_kept(network: Path, tmp_path: Path) -> None:

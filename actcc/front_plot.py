@@ -152,7 +152,8 @@ def _draw_texts(axes: Any, front: Front, rows: Sequence[Row]) -> None:
         bars.append("noise of the latency")
     if bars:
         axes.plot([], [], linestyle="none", label=f"bars: {', '.join(bars)}")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    # Outside the axes: wherever it lay inside, it would cover some front.
+    axes.figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
 
 
 def _matplotlib() -> Any:

@@ -354,10 +354,9 @@ def test_an_output_that_is_no_tensor_can_be_timed() -> None:
         }
     """)
     with session_source(Graph.load(model)) as source:
-        run = bound_run(
-            open_session(source, Settings()),
-            host_values({"x": np.zeros((4, 2), np.float32)}),
-        )
+        opened = open_session(source, Settings())
+        run = bound_run(opened, host_values({"x": np.zeros((4, 2), np.float32)}))
+    assert opened.get_outputs()[0].type == "seq(tensor(float))"
     run()
 
 

@@ -132,6 +132,12 @@ def parse_memory(text: str) -> Amount:
     return Amount(number * units[unit], unit == "%")
 
 
+def parse_size(text: str, option: str) -> int:
+    """`512MiB`, `2GiB`: bytes."""
+    number, unit = _split(text, _MEMORY_BYTES, option, "512MiB or 2GiB")
+    return int(number * _MEMORY_BYTES[unit])
+
+
 def _split(text: str, units: dict[str, float], option: str, examples: str) -> tuple[float, str]:
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(\S+)\s*", text)
     if match is None or match.group(2) not in units:

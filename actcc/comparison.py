@@ -88,7 +88,7 @@ def compare_models(
         raise DataError(f"{given} without --calib: there are no samples; give --calib")
     device = target if isinstance(target, Target) else load_target(target)
     graphs = [Graph.load(path, input_shapes) for path in (first, second)]
-    _check_together((Path(first), Path(second)), graphs)
+    check_together((Path(first), Path(second)), graphs)
     if calibration is None:
         feeds = [random_feeds(graphs[0], seed + step) for step in range(_RANDOM_SAMPLES)]
         fed = "random values"
@@ -104,8 +104,8 @@ def compare_models(
     return ModelComparison(device.name, figures[0], figures[1], outputs, len(feeds), fed)
 
 
-def _check_together(paths: tuple[Path, Path], graphs: Sequence[Graph]) -> None:
-    """Both take the same inputs, and the second has all outputs of the first."""
+def check_together(paths: tuple[Path, Path], graphs: Sequence[Graph]) -> None:
+    """Raises ModelError unless both take the same inputs and the second has the first's outputs."""
     taken = [_inputs(graph) for graph in graphs]
     for name in [*taken[0], *taken[1]]:
         for path, other, own in zip(paths, reversed(paths), taken, strict=True):

@@ -44,6 +44,8 @@ PRESETS = {
 FRONT_EFFORT = PRESETS["default"].but(24, 1800.0)
 # The keys of `actcc.search.STRATEGIES`, which takes the solver's libraries to load.
 STRATEGY_NAMES = ("cpsat", "greedy", "random", "optuna")
+# How `actcc.repair` re-fits weights; it takes the runtime to load.
+REPAIR_METHODS = ("closed-form", "distill", "none")
 
 
 def load_preset(name: str) -> Effort:

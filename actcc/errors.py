@@ -41,6 +41,10 @@ class PassError(ActccError):
     """A pass broke a promise: an edit left the graph invalid, or a registration is refused."""
 
 
+class RepairError(ActccError):
+    """A repair cannot be run: a setting makes no sense, or the library it needs is missing."""
+
+
 class PlanError(ActccError):
     """A plan cannot be read, or does not belong to the model it is applied to."""
 

@@ -142,4 +142,5 @@ def _subject(
         job.progress,
         job.effort.estimate_samples,
         job.journal,
+        job.repairs,
     )

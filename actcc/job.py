@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from actcc.graph.files import staging_folder
 from actcc.journal import Journal, run_key
 from actcc.pass_api import Pass, select_passes
 from actcc.progress import Progress, Silent, Timed
+from actcc.repair import RepairMethod
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool
 from actcc.validity import require_valid
@@ -55,6 +57,7 @@ class Job:
     Attributes:
         source: file of the model as it was given.
         estimator: name of what losses are estimated by.
+        repair: how what a rewrite breaks is made good.
         journal: what an interrupted run of the same kind has found, and this one finds.
         deadline: on `time.monotonic()`; no trial starts after it.
         staging: folder for trial files, on the same file system as the output; removed at the end.
@@ -67,6 +70,7 @@ class Job:
     data: Data | None
     metric: Metric
     estimator: str
+    repair: RepairMethod
     passes: Sequence[Pass]
     skip: Sequence[str]
     seed: int
@@ -77,6 +81,32 @@ class Job:
     deadline: float
     staging: Path
     progress: Timed
+
+    def repaired(self, original: Graph, rewritten: Graph) -> Graph:
+        """A rewritten network with its weights re-fitted on the calibration samples."""
+        if self.data is None or self.data.calibration is None:
+            raise DataError("the repair needs calibration samples; give --calib")
+        samples = self.data.calibration
+        return self.repair.run(original, rewritten, samples, seed=self.seed).graph
+
+    @property
+    def repair_settings(self) -> dict[str, str]:
+        """What a plan says of the repair: how, and on which samples."""
+        if not self.repairs or self.data is None or self.data.calibration is None:
+            return {"repair": "none"}
+        calibration = self.data.calibration
+        names = [calibration.loader.name(index) for index in calibration.indices]
+        return {
+            **self.repair.settings,
+            "calibration": calibration.source,
+            "calibration_samples": json.dumps(names),
+        }
+
+    @property
+    def repairs(self) -> bool:
+        """Whether rewritten networks are repaired."""
+        calibrated = self.data is not None and self.data.calibration is not None
+        return calibrated and self.repair.name != "none"
 
 
 @contextlib.contextmanager
@@ -104,6 +134,7 @@ def open_job(
     cache: bool,
     progress: Progress | None,
     estimator: str = "fidelity",
+    repair: RepairMethod | None = None,
     journal_for: str = "",
     resume: bool = False,
 ) -> Iterator[Job]:
@@ -137,6 +168,7 @@ def open_job(
             data=_labelled(data, labels, judge),
             metric=judge,
             estimator=estimator,
+            repair=(repair or RepairMethod()).check(),
             passes=select_passes(passes, plugins, skip, also),
             skip=skip,
             seed=seed,
@@ -164,6 +196,7 @@ def _open_journal(job: Job, doing: str, *, resume: bool) -> Journal:
         "budget": job.budget,
         "metric": metric,
         "estimator": (job.estimator, job.effort.estimate_samples),
+        "repair": job.repair,
         "doing": (doing, job.seed),
         "passes": [_code_of(type(found)) for found in job.passes],
         "skip": sorted(job.skip),

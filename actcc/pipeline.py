@@ -20,6 +20,7 @@ from actcc.output import check_output
 from actcc.pass_api import Pass, Survey, find_sites
 from actcc.program import Evidence
 from actcc.progress import Progress
+from actcc.repair import RepairMethod
 from actcc.report import report_path
 from actcc.result import Outcome, Result, finish, plan_path
 from actcc.search import Search, check_strategy, search_plans
@@ -49,6 +50,7 @@ def optimize(
     skip: Sequence[str] = (),
     also: Sequence[str] = (),
     estimator: str = "fidelity",
+    repair: RepairMethod | None = None,
     search: str = "cpsat",
     preset: str = "default",
     max_trials: int | None = None,
@@ -82,6 +84,7 @@ def optimize(
         also: names of passes that run only when asked for.
         estimator: what losses are estimated by before anything is measured: `fidelity` on
             calibration data, one of `actcc.estimators`, or `auto` for the best by a ranking.
+        repair: how weights are re-fitted behind approximate rewrites; None for the closed form.
         search: how plans are proposed: `cpsat`, or for comparison `greedy`, `random`, `optuna`.
         preset: how much effort is made: `quick`, `default` or `thorough`.
         max_trials: plans that are rewritten and verified at most; None for the preset's.
@@ -125,6 +128,7 @@ def optimize(
         cache=cache,
         progress=progress,
         estimator=estimator,
+        repair=repair,
         journal_for=f"optimize {search}",
         resume=resume,
     ) as job:
@@ -178,7 +182,7 @@ class Surveyed:
             self.verifier,
             tuple(job.skip),
             job.progress.seconds,
-            reason,
+            unpriced=reason,
         )
 
 
@@ -200,7 +204,15 @@ class Prepared:
         """A search that fills `trials` with models of that file name."""
         job, graph = self.job, self.normalized.graph
         return Search(
-            graph, job.passes, self.evidence, verifier, trials, job.staging, file_name, job.journal
+            graph,
+            job.passes,
+            self.evidence,
+            verifier,
+            trials,
+            job.staging,
+            file_name,
+            job.journal,
+            repair=job.repaired if job.repairs else None,
         )
 
     def outcome(self, trials: Trials) -> Outcome:
@@ -215,6 +227,7 @@ class Prepared:
             self.verifier,
             tuple(job.skip),
             job.progress.seconds,
+            job.repair_settings,
         )
 
 

@@ -82,6 +82,7 @@ class AccuracyFigures:
         confidence: of the two bounds below, each one-sided.
         least_drop: what was lost at least, by resampling; None where there is nothing to resample.
         most_drop: what was lost at most; the budget is held against it.
+        unrepaired: the value of the same rewrites before the repair; None where there was none.
     """
 
     metric: str
@@ -92,6 +93,7 @@ class AccuracyFigures:
     confidence: float
     least_drop: float | None = None
     most_drop: float | None = None
+    unrepaired: float | None = None
 
     @property
     def bound(self) -> float:

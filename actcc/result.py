@@ -10,7 +10,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,7 @@ class Outcome:
 
     Attributes:
         evidence: None where the target can neither price nor time the model.
+        repair_settings: what the plan says of the repair.
         unpriced: why it cannot; empty where it can.
     """
 
@@ -49,6 +50,7 @@ class Outcome:
     verifier: Verifier
     skip: tuple[str, ...]
     stage_seconds: Mapping[str, float]
+    repair_settings: Mapping[str, str] = field(default_factory=dict)
     unpriced: str = ""
 
 
@@ -261,6 +263,7 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
         versions={name: metadata.version(name) for name in _VERSIONS}
         | {"python": platform.python_version()},
         settings=_settings(verifier)
+        | dict(outcome.repair_settings)
         | ({"estimator": outcome.evidence.estimator} if outcome.evidence else {}),
         normalized=() if best is None else outcome.normalized.notes,
         sites=(

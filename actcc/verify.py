@@ -168,10 +168,11 @@ class Verifier:
             self.budget.confidence,
         )
 
-    def verify(self, path: Path, *, exact: bool) -> Verdict:
+    def verify(self, path: Path, *, exact: bool, unrepaired: Path | None = None) -> Verdict:
         """Verify a model file.
 
         Args:
+            unrepaired: the same rewrites before their repair, for the report.
             exact: only exact candidates are in it, so that its outputs must agree.
 
         Raises:
@@ -184,6 +185,8 @@ class Verifier:
         result = Graph.load(path, self.input_shapes)
         difference = self._difference(original, result)
         accuracy = self._accuracy(path, exact=exact)
+        if accuracy is not None and unrepaired is not None:
+            accuracy = replace(accuracy, unrepaired=self._value(unrepaired))
         before, after = self.time([result])
         latency = LatencyFigures(
             before.latency_ns, after.latency_ns, after.ratio, after.ratio_noise, after.source
@@ -217,16 +220,24 @@ class Verifier:
         figures = self.unchanged_accuracy
         if self.held_out is None:
             return None
-        if figures is None or self._original_scores is None or self._judge is None:
+        scores = self._scores(path)
+        if figures is None or self._original_scores is None:
             raise ModelError("the verifier was not prepared; call prepare() first")
-        found = observe(path, self.held_out, self.metric, self.executor, lambda: None)
-        scores = self._judge(found)
         figures = replace(figures, result=scores.value(np.arange(len(scores))))
         # Exact rewrites lose what rounding loses; at 50 % the bound is the measured drop itself.
         if exact or len(scores) < 2 or self.budget.confidence <= 0.5:
             return figures
         interval = drop_interval(self._original_scores, scores, self.budget.confidence, self.seed)
         return replace(figures, least_drop=interval.low, most_drop=interval.high)
+
+    def _value(self, path: Path) -> float:
+        scores = self._scores(path)
+        return float(scores.value(np.arange(len(scores))))
+
+    def _scores(self, path: Path) -> Scores:
+        if self.held_out is None or self._judge is None:
+            raise ModelError("the verifier was not prepared; call prepare() first")
+        return self._judge(observe(path, self.held_out, self.metric, self.executor, lambda: None))
 
     def _inexact(self, original: Graph, difference: float) -> tuple[str, ...]:
         """Why a model of exact rewrites differs too much; the original runs again only if so."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from actcc.accuracy.local_repair import repaired_part, site_part
 from actcc.calibration import SampleSet
 from actcc.errors import ActccError, ModelError, PassError
 from actcc.graph import Array, Graph, Interface, extract, verify
@@ -32,10 +33,12 @@ class SiteWork:
 
     Attributes:
         offered: the site, as a pass found it.
-        rewritten: by `Candidate.computes`, the site alone with a candidate that computes that.
+        part: the site, with the layers around it where candidates are repaired.
+        rewritten: by `Candidate.computes`, the part with a candidate that computes that.
     """
 
     offered: OfferedSite
+    part: Graph
     rewritten: Mapping[str, Graph]
 
     @property
@@ -76,6 +79,7 @@ class Task:
         work: the chunk.
         enough_loss: after a few samples a candidate that loses more than this is not run on the
             rest; its estimate is what was seen until then.
+        repairs: whether the layers around a site are re-fitted to each candidate.
     """
 
     path: Path
@@ -84,6 +88,7 @@ class Task:
     samples: SampleSet
     reference: Yardstick
     enough_loss: float
+    repairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class Estimates:
 
 
 _PROBE_SAMPLES = 4
+_REPAIR_SAMPLES = 8
 _CHUNK = 6
 
 
@@ -120,11 +126,18 @@ def reference_outputs(graph: Graph, samples: SampleSet) -> list[Values]:
 
 
 def plan_chunks(
-    graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass]
+    graph: Graph,
+    sites: Sequence[OfferedSite],
+    passes: Sequence[Pass],
+    *,
+    repairs: bool = False,
 ) -> tuple[list[Chunk], dict[Key, str]]:
     """Work for all approximate candidates, in chunks of neighbouring sites, and what failed.
 
     Exact candidates lose nothing and need no work.
+
+    Args:
+        repairs: whether candidates are to be repaired with the layers around their sites.
     """
     by_name = {found.name: found for found in passes}
     failed: dict[Key, str] = {}
@@ -134,8 +147,8 @@ def plan_chunks(
         if not functions:
             continue
         try:
-            _descendants(graph, offered)
-            part = _site_alone(graph, offered)
+            _site_alone(graph, offered)
+            part = site_part(graph, offered, repairs=repairs)
         except ActccError as error:
             failed.update(((offered.id, function), str(error)) for function in functions)
             continue
@@ -148,7 +161,7 @@ def plan_chunks(
             except ActccError as error:
                 failed[offered.id, function] = str(error)
         if rewritten:
-            work.append(SiteWork(offered, rewritten))
+            work.append(SiteWork(offered, part, rewritten))
     return [tuple(work[start : start + _CHUNK]) for start in range(0, len(work), _CHUNK)], failed
 
 
@@ -187,6 +200,8 @@ def run_task(task: Task) -> Estimates:
         graph = Graph.load(task.path, task.input_shapes)
         runs = [found for work in task.work for found in _open(graph, work, task.reference, failed)]
         prefix = _Prefix(graph, runs)
+        if task.repairs:
+            failed.update(_repair(task, prefix, runs))
     except ActccError as error:
         every = [key for work in task.work for key in work.keys]
         return Estimates({}, {**dict.fromkeys(every, str(error)), **failed})
@@ -210,13 +225,16 @@ class _CandidateRun:
     """A candidate with what was seen of it so far.
 
     Attributes:
-        session: the site alone, rewritten.
-        feeds: what the site reads.
+        session: the site's part, rewritten.
+        original, rewritten: that part before and behind the rewrite.
+        feeds: what it reads.
         is_enough: it need not be run on further samples.
     """
 
     key: Key
     session: Any
+    original: Graph
+    rewritten: Graph
     feeds: tuple[str, ...]
     suffix: _Suffix
     tally: Tally
@@ -245,7 +263,7 @@ def _open(
 ) -> list[_CandidateRun]:
     """Sessions for the candidates of one site; those that cannot be run are put in `failed`."""
     try:
-        suffix = _open_suffix(graph, work.offered)
+        suffix = _open_suffix(graph, work.part)
     except ActccError as error:
         failed.update(dict.fromkeys(work.keys, str(error)))
         return []
@@ -254,7 +272,10 @@ def _open(
         feeds = tuple(tensor.name for tensor in part.inputs)
         try:
             _check_feeds(graph, (*feeds, *suffix.feeds))
-            runs.append(_CandidateRun(key, session(part), feeds, suffix, reference.tally()))
+            found = _CandidateRun(
+                key, session(part), work.part, part, feeds, suffix, reference.tally()
+            )
+            runs.append(found)
         except ActccError as error:
             failed[key] = str(error)
     return runs
@@ -269,13 +290,28 @@ def _check_feeds(graph: Graph, names: Iterable[str]) -> None:
             )
 
 
-def _open_suffix(graph: Graph, offered: OfferedSite) -> _Suffix:
-    behind = _descendants(graph, offered)
+def _repair(task: Task, prefix: _Prefix, runs: Sequence[_CandidateRun]) -> dict[Key, str]:
+    """Let every candidate run repaired; those that cannot be, with the reason."""
+    count = min(_REPAIR_SAMPLES, len(task.samples))
+    values = [prefix.run(task.samples[index].inputs) for index in range(count)]
+    failed: dict[Key, str] = {}
+    for found in runs:
+        feeds = [{name: sample[name] for name in found.feeds} for sample in values]
+        try:
+            found.session = session(repaired_part(found.original, found.rewritten, feeds))
+        except ActccError as error:
+            failed[found.key] = str(error)
+    return failed
+
+
+def _open_suffix(graph: Graph, cut: Graph) -> _Suffix:
+    written = [tensor.name for tensor in cut.outputs]
+    behind = _descendants(graph, written) - {node.name for node in cut.nodes()}
     if not behind:
         return _Suffix(None, ())
     outputs = [t.name for t in graph.outputs if _written_by(graph, t, behind)]
     part = extract(graph, behind, outputs, static=False)
-    feeds = tuple(t.name for t in part.inputs if t.name != offered.site.writes)
+    feeds = tuple(tensor.name for tensor in part.inputs if tensor.name not in written)
     return _Suffix(session(part), feeds)
 
 
@@ -324,10 +360,10 @@ class _Prefix:
         return values
 
 
-def _descendants(graph: Graph, offered: OfferedSite) -> set[str]:
-    """Names of the nodes that depend on what the site writes."""
+def _descendants(graph: Graph, tensors: Iterable[str]) -> set[str]:
+    """Names of the nodes that depend on the tensors."""
     found: set[str] = set()
-    frontier = [graph.tensor(offered.site.writes)]
+    frontier = [graph.tensor(name) for name in tensors]
     while frontier:
         for reader in graph.readers(frontier.pop()):
             if reader.name not in found:

@@ -13,6 +13,7 @@ from actcc.cli.compare import compare_command
 from actcc.cli.optimize import optimize_command
 from actcc.cli.pareto import pareto_command
 from actcc.cli.rank import rank_command
+from actcc.cli.repair import repair_command
 from actcc.cli.show import inspect_command, passes_command, targets_command
 from actcc.cli.signals import ended_by_signals
 from actcc.errors import ActccError
@@ -47,6 +48,7 @@ def cli() -> None:
 cli.add_command(optimize_command)
 cli.add_command(pareto_command)
 cli.add_command(apply_command)
+cli.add_command(repair_command)
 cli.add_command(compare_command)
 cli.add_command(inspect_command)
 cli.add_command(rank_command)

@@ -19,6 +19,8 @@ from actcc.cli.options import (
     parse_shapes,
     pass_options,
     quiet_option,
+    repair_method,
+    repair_options,
     resume_option,
     search_option,
     target_option,
@@ -70,6 +72,7 @@ def _limits() -> str:
     help="What losses are estimated by before anything is measured: fidelity, noise, nwot, "
     "nwot-noise, zen, bayesian-ridge, …; auto takes the best by `actcc rank`.",
 )
+@repair_options
 @search_option
 @click.option(
     "--preset",
@@ -138,6 +141,7 @@ def optimize_command(**options: Any) -> None:
         skip=options["skip"],
         also=options["also"],
         estimator=options["estimator"],
+        repair=repair_method(options),
         search=options["search"],
         preset=options["preset"],
         max_trials=options["max_trials"],

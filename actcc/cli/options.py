@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actcc.effort import STRATEGY_NAMES
+from actcc.effort import REPAIR_METHODS, STRATEGY_NAMES
 from actcc.errors import ModelError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -132,6 +132,42 @@ def seed_option(meaning: str) -> Decorator[Any]:
         type=click.IntRange(min=0, max=_LARGEST_SEED),
         help=meaning,
     )
+
+
+repair_options = together(
+    click.option(
+        "--repair",
+        type=click.Choice(REPAIR_METHODS),
+        default=REPAIR_METHODS[0],
+        show_default=True,
+        help="How weights are re-fitted behind approximate rewrites, without labels: closed-form; "
+        "distill fine-tunes them afterwards (pip install 'actcc[distill]').",
+    ),
+    click.option(
+        "--repair-memory",
+        metavar="2GiB",
+        default="2GiB",
+        show_default=True,
+        help="Memory for activations between layers; what is beyond goes to temporary files.",
+    ),
+    click.option(
+        "--distill-time",
+        metavar="SECONDS",
+        type=SECONDS,
+        default=60.0,
+        show_default=True,
+        help="Of --repair distill, for each network.",
+    ),
+)
+
+
+def repair_method(options: dict[str, Any]) -> Any:
+    """What the three options of the repair say, as `actcc.repair.RepairMethod`."""
+    from actcc.budget import parse_size
+    from actcc.repair import RepairMethod
+
+    memory = parse_size(options["repair_memory"], "--repair-memory")
+    return RepairMethod(options["repair"], memory, options["distill_time"])
 
 
 def data_options(calibration: str, *, needed: bool = False, limit: str) -> Decorator[Any]:

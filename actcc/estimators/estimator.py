@@ -43,6 +43,7 @@ class Subject:
         deadline: on `time.monotonic()`; what is not estimated by then is not offered.
         estimate_samples: how many of the calibration samples single sites are estimated on.
         journal: what an interrupted run has found already.
+        repairs: whether plans are repaired, so that a loss is what is left behind a repair.
     """
 
     graph: Graph
@@ -57,6 +58,7 @@ class Subject:
     progress: Progress = field(default_factory=Silent)
     estimate_samples: int = PRESETS["default"].estimate_samples
     journal: Journal = field(default_factory=Journal)
+    repairs: bool = False
 
 
 class NetworkLoss(Protocol):

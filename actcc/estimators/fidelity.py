@@ -22,7 +22,8 @@ class FidelityEstimator:
 
     def losses(self, subject: Subject) -> Estimates:
         """See `Estimator`; in shares of fidelity."""
-        return single_losses(subject, self.network_loss(subject), "Estimating accuracy")
+        loss = self.network_loss(subject)
+        return single_losses(subject, loss, "Estimating accuracy", repairs=subject.repairs)
 
     def network_loss(self, subject: Subject) -> MeasuredLoss:
         """See `Estimator`.

@@ -84,15 +84,20 @@ def observing(graph: Graph, observed: Sequence[str]) -> Graph:
     return extract(graph, ancestors(graph, observed), observed)
 
 
-def single_losses(subject: Subject, measured: MeasuredLoss, title: str) -> Estimates:
+def single_losses(
+    subject: Subject, measured: MeasuredLoss, title: str, *, repairs: bool = False
+) -> Estimates:
     """What each approximate (site, function) loses alone, as the yardstick says.
 
     The loss is NaN where no observed tensor depends on the site.
+
+    Args:
+        repairs: whether the layers around a site are re-fitted to each candidate first.
     """
     graph = observing(subject.graph, measured.observed)
     upstream = {node.name for node in graph.nodes()}
     seen = [site for site in subject.sites if not upstream.isdisjoint(site.site.nodes)]
-    chunks, failed = plan_chunks(subject.graph, seen, subject.passes)
+    chunks, failed = plan_chunks(subject.graph, seen, subject.passes, repairs=repairs)
     with (
         tempfile.TemporaryDirectory(prefix="actcc-estimates-") as folder,
         subject.progress.stage(title, len(chunks)) as advance,
@@ -107,6 +112,7 @@ def single_losses(subject: Subject, measured: MeasuredLoss, title: str) -> Estim
                 measured.samples,
                 measured.yardstick,
                 subject.enough_loss,
+                repairs,
             )
             for chunk in chunks
         ]

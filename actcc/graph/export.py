@@ -135,7 +135,7 @@ def to_proto(surgeon: gs.Graph, header: Header) -> onnx.ModelProto:
     constants = {tensor.name: tensor for tensor in _large_constants(surgeon)}
     for tensor in model.graph.initializer:
         if tensor.name in constants:
-            tensor.CopyFrom(OnnxExporter.export_tensor_proto(constants[tensor.name]))
+            tensor.CopyFrom(constant_proto(constants[tensor.name]))
     return model
 
 
@@ -243,6 +243,12 @@ def constant_values(constant: gs.Constant) -> np.ndarray[Any, Any] | None:
     return loaded
 
 
+def constant_proto(constant: gs.Constant) -> onnx.TensorProto:
+    """A dense constant as ONNX holds it, its data included; as loaded, and no copy, if it is."""
+    tensor: onnx.TensorProto = OnnxExporter.export_tensor_proto(constant)
+    return tensor
+
+
 def outer_reads(node: onnx.NodeProto) -> list[str]:
     """Names that the subgraphs of a node read from outside."""
     reads: list[str] = []
@@ -263,7 +269,7 @@ def _restore_subgraph_constants(graph: onnx.GraphProto, surgeon: gs.Graph) -> No
     if wanted:
         constants = _constants_inside(surgeon)
         for name in sorted(wanted & constants.keys()):
-            graph.initializer.append(OnnxExporter.export_tensor_proto(constants[name]))
+            graph.initializer.append(constant_proto(constants[name]))
 
 
 def _constants_inside(surgeon: gs.Graph) -> dict[str, gs.Constant]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from actcc.search.space import Chosen, Space
 from actcc.search.strategy import Strategy
 from actcc.trials import Refused, Trial, Trials
 from actcc.verify import Verdict, Verifier
+
+Repairer = Callable[[Graph, Graph], Graph]
+"""From the network before and behind its rewrite, the latter with new weights."""
 
 STRATEGIES: Mapping[str, Callable[[Space, Sequence[Trial | Refused]], Strategy]] = {
     "cpsat": CpSat,
@@ -75,6 +78,7 @@ class Search:
         staging: folder for the files of trials.
         file_name: of every trial's model; a side file of weights is named after it.
         journal: where verdicts are kept.
+        repair: re-fits what approximate candidates break; None where nothing is repaired.
     """
 
     graph: Graph
@@ -85,6 +89,7 @@ class Search:
     staging: Path
     file_name: str
     journal: Journal
+    repair: Repairer | None = field(default=None, kw_only=True)
 
     def run(self, strategy: str, advance: Advance) -> None:
         """Trials as the strategy proposes them; exact rewrites alone where none of them is good.
@@ -151,24 +156,34 @@ class Search:
         # In the order of the sites, as when the plan is applied again.
         pairs = [(s, chosen[s.id]) for s in self.evidence.sites if s.id in chosen]
         rewritten = apply_candidates(self.graph, self.passes, pairs)
-        folder = self.staging / f"trial-{self.trials.attempted}"
-        folder.mkdir()
-        path = folder / self.file_name
-        rewritten.save(path, external=self.graph.external)
         exact = all(site.candidate(name).exact for site, name in pairs)
-        verdict = self._verdict(chosen, path, exact=exact)
+        path = self._saved(rewritten, f"trial-{self.trials.attempted}")
+        unrepaired: Path | None = None
+        if self.repair is not None and not exact:
+            unrepaired = path
+            repaired = self.repair(self.graph, rewritten)
+            path = self._saved(repaired, f"trial-{self.trials.attempted}-repaired")
+        verdict = self._verdict(chosen, path, unrepaired, exact=exact)
         predicted = self.space.totals(chosen)
         # The machine's pace may have changed since the base was timed; the ratio has not.
         pace = verdict.latency.original_ns / self.evidence.original_latency_ns
         return Trial(chosen, predicted.cost_ns * pace, predicted.loss_ppm / 1e6, path, verdict)
 
-    def _verdict(self, chosen: Chosen, path: Path, *, exact: bool) -> Verdict:
+    def _saved(self, graph: Graph, folder: str) -> Path:
+        path = self.staging / folder / self.file_name
+        path.parent.mkdir()
+        graph.save(path, external=self.graph.external)
+        return path
+
+    def _verdict(
+        self, chosen: Chosen, path: Path, unrepaired: Path | None, *, exact: bool
+    ) -> Verdict:
         """What verification finds, or what it found before this search was interrupted."""
         name = f"verdict {sorted(chosen.items())} {content_hash(Graph.load(path))}"
         if name in self.journal.known:
             # It may have been found under another budget.
             return self.verifier.judge(Verdict.from_json(self.journal.known[name]))
-        verdict = self.verifier.verify(path, exact=exact)
+        verdict = self.verifier.verify(path, exact=exact, unrepaired=unrepaired)
         self.journal.record(name, verdict.to_json())
         return verdict
 

@@ -1,0 +1,295 @@
+"""What is to be re-fitted, and what for: which layers, and what stands behind each.
+
+A layer is re-fitted where what it reads has changed, or where the activation behind it has. Behind
+it may stand, in this order and each read by the next alone:
+
+    p = layer(x)    y = p + e    h = g(y)    s = h + r
+
+an Add whose other operand e comes from elsewhere, an activation (f in the original network, g in
+the rewritten one), and another Add. The layer is fitted for what leaves the last of them, so that
+it also makes up for what is wrong with e and r (a residual branch, for example).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from actcc.activations import Activation, recognise
+from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import CONTRACTIONS
+from actcc.repair.layers import Layer, find_layers, same_geometry
+
+# A constant that is added passes through these, and so does a positive factor a channel.
+_MOVES_DATA = frozenset(
+    {
+        "AveragePool",
+        "Concat",
+        "DepthToSpace",
+        "Dropout",
+        "Flatten",
+        "GlobalAveragePool",
+        "Identity",
+        "MaxPool",
+        "ReduceMean",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+        "Upsample",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """An Add behind a layer or its activation.
+
+    Attributes:
+        other: what is added, computed in the rewritten network before the layer is fitted.
+        writes: the sum.
+    """
+
+    other: str
+    writes: str
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A layer to re-fit, and what it is fitted for.
+
+    Attributes:
+        layer: as the rewritten network has it.
+        before: activation behind it in the original network; None where none is known.
+        after: activation behind it in the rewritten network.
+        added: Add before the activation, or before nothing.
+        joined: Add behind the activation.
+        offset_is_free: a constant that the activation's outputs are off by is absorbed by layers
+            that are re-fitted later.
+        gain_is_free: so is a factor.
+    """
+
+    layer: Layer
+    before: Activation | None
+    after: Activation | None
+    added: Sum | None
+    joined: Sum | None
+    offset_is_free: bool
+    gain_is_free: bool
+
+    @property
+    def swapped(self) -> bool:
+        """Whether another activation stands behind the layer than did."""
+        return self.before is not None and self.before != self.after
+
+    @property
+    def pre_activation(self) -> str:
+        """Tensor that the layer's outputs are compared with in the original network."""
+        return self.layer.writes if self.added is None else self.added.writes
+
+
+@dataclass(frozen=True)
+class Refits:
+    """The layers to re-fit in topological order, and why others are left alone.
+
+    Attributes:
+        same: tensors that are the same in both networks, whatever the refits do.
+    """
+
+    refits: tuple[Refit, ...]
+    refused: Mapping[str, str]
+    same: frozenset[str]
+
+
+def plan_refits(original: Graph, rewritten: Graph) -> Refits:
+    """What the repair of a rewritten network does."""
+    layers, refused = find_layers(rewritten)
+    references, _ = find_layers(original)
+    before, after = _activations(original), _activations(rewritten)
+    same = _same_tensors(original, rewritten, ())
+    chosen: list[Layer] = []
+    for name, layer in layers.items():
+        swapped = _function(before, name) != _function(after, name) and name in after
+        if layer.reads in same and not swapped:
+            continue
+        reference = references.get(name)
+        if reference is None or not same_geometry(layer, reference):
+            refused[layer.node] = "the original has no such layer under that name"
+            continue
+        chosen.append(layer)
+    refused = {name: why for name, why in refused.items() if _has_changed(rewritten, name, same)}
+    surroundings = _Surroundings(original, rewritten, before, after, chosen)
+    refits = tuple(surroundings.refit(layer) for layer in chosen)
+    touched = {layer.writes for layer in chosen}
+    return Refits(refits, refused, _same_tensors(original, rewritten, touched))
+
+
+Behind = Mapping[str, tuple[Activation, str, frozenset[str]]]
+
+
+def _activations(graph: Graph) -> Behind:
+    """By what they read: activations, what they write, and their nodes."""
+    return {
+        match.reads.name: (
+            match.activation,
+            match.writes.name,
+            frozenset(node.name for node in match.nodes),
+        )
+        for match in recognise(graph).matches
+    }
+
+
+def _function(behind: Behind, name: str) -> Activation | None:
+    return behind[name][0] if name in behind else None
+
+
+def _has_changed(rewritten: Graph, node: str, same: Collection[str]) -> bool:
+    return any(t.name not in same for t in rewritten.node(node).outputs)
+
+
+def _same_tensors(original: Graph, rewritten: Graph, touched: Collection[str]) -> frozenset[str]:
+    """Tensors that nodes compute alike in both networks, from tensors of which that is true.
+
+    Args:
+        touched: tensors whose layers will be re-fitted.
+    """
+    theirs = {node.outputs[0].name: node for node in original.nodes() if node.outputs}
+    same = {tensor.name for tensor in original.inputs}
+    for node in rewritten.nodes():
+        names = [tensor.name for tensor in node.outputs]
+        other = theirs.get(names[0]) if names else None
+        if other is None or not _same_node(node, other) or names[0] in touched:
+            continue
+        pairs = zip(node.inputs, other.inputs, strict=True)
+        if all(_same_operand(rewritten, original, a, b, same) for a, b in pairs):
+            same.update(names)
+    return frozenset(same)
+
+
+def _same_node(node: Node, other: Node) -> bool:
+    return (
+        node.op == other.op
+        and node.domain == other.domain
+        and len(node.inputs) == len(other.inputs)
+        and [t.name for t in node.outputs] == [t.name for t in other.outputs]
+        and str(node.attrs) == str(other.attrs)
+    )
+
+
+def _same_operand(
+    rewritten: Graph, original: Graph, ours: Tensor, theirs: Tensor, same: Collection[str]
+) -> bool:
+    if ours.is_empty() or theirs.is_empty():
+        return bool(ours.is_empty() and theirs.is_empty())
+    mine, other = rewritten.constant(ours), original.constant(theirs)
+    if mine is None or other is None:
+        return mine is other and ours.name == theirs.name and ours.name in same
+    return mine is other or (mine.dtype == other.dtype and np.array_equal(mine, other))
+
+
+class _Surroundings:
+    """What stands behind layers, in both networks alike."""
+
+    def __init__(
+        self,
+        original: Graph,
+        rewritten: Graph,
+        before: Behind,
+        after: Behind,
+        chosen: Iterable[Layer],
+    ) -> None:
+        self._original, self._rewritten = original, rewritten
+        self._before, self._after = before, after
+        self._order = {layer.writes: index for index, layer in enumerate(chosen)}
+        self._latest = self._latest_refits()
+
+    def refit(self, layer: Layer) -> Refit:
+        """The layer with what stands behind it."""
+        tensor = layer.writes
+        added = self._sum(tensor, layer)
+        tensor = tensor if added is None else added.writes
+        before, after = self._before.get(tensor), self._after.get(tensor)
+        known = (
+            before is not None
+            and after is not None
+            and self._alone(self._original, tensor, before[2])
+            and self._alone(self._rewritten, tensor, after[2])
+            and before[1] == after[1]
+        )
+        if before is None or after is None or not known:
+            return Refit(layer, None, None, added, None, False, False)
+        joined = self._sum(after[1], layer)
+        end = after[1] if joined is None else joined.writes
+        return Refit(
+            layer,
+            before[0],
+            after[0],
+            added,
+            joined,
+            offset_is_free=self._is_absorbed(end, _MOVES_DATA | {"Add", "Sub"}),
+            gain_is_free=joined is None and self._is_absorbed(end, _MOVES_DATA | {"Mul"}),
+        )
+
+    def _sum(self, tensor: str, layer: Layer) -> Sum | None:
+        """The Add that alone reads a tensor, if its other operand is settled by then."""
+        ours, theirs = (self._reader(g, tensor) for g in (self._rewritten, self._original))
+        if ours is None or theirs is None or ours.op != "Add" or theirs.op != "Add":
+            return None
+        if ours.outputs[0].name != theirs.outputs[0].name:
+            return None
+        names = [[t.name for t in node.inputs if t.name != tensor] for node in (ours, theirs)]
+        if len(names[0]) != 1 or names[0] != names[1]:
+            return None
+        other = names[0][0]
+        settled = self._latest.get(other, -1) < self._order[layer.writes]
+        constant = self._rewritten.constant(other) is not None
+        return Sum(other, ours.outputs[0].name) if settled and not constant else None
+
+    def _reader(self, graph: Graph, tensor: str) -> Node | None:
+        readers = graph.consumers(tensor)
+        if len(readers) != 1 or graph.is_output(tensor) or graph.is_read_in_subgraph(tensor):
+            return None
+        return readers[0]
+
+    def _alone(self, graph: Graph, tensor: str, nodes: Collection[str]) -> bool:
+        inside = all(reader.name in nodes for reader in graph.consumers(tensor))
+        return inside and not graph.is_output(tensor)
+
+    def _latest_refits(self) -> dict[str, int]:
+        """By tensor, the last layer in order that it depends on."""
+        latest: dict[str, int] = {}
+        for node in self._rewritten.nodes():
+            reads = [latest.get(t.name, -1) for t in self._rewritten.reads(node)]
+            for tensor in node.outputs:
+                latest[tensor.name] = max([*reads, self._order.get(tensor.name, -1)])
+        return latest
+
+    def _is_absorbed(self, tensor: str, passing: Collection[str]) -> bool:
+        """Whether all that reads a tensor, through nodes that pass it on, is re-fitted."""
+        frontier, seen = [tensor], {tensor}
+        while frontier:
+            name = frontier.pop()
+            if self._rewritten.is_output(name) or self._rewritten.is_read_in_subgraph(name):
+                return False
+            for reader in self._rewritten.consumers(name):
+                written = [t.name for t in reader.outputs if not t.is_empty()]
+                if reader.op in CONTRACTIONS and self._is_refitted(reader, name):
+                    continue
+                if reader.op not in passing:
+                    return False
+                frontier += [other for other in written if other not in seen]
+                seen.update(written)
+        return True
+
+    def _is_refitted(self, reader: Node, name: str) -> bool:
+        if reader.inputs[0].name != name:
+            return False
+        written = reader.outputs[0].name
+        behind = {t.name for node in self._rewritten.consumers(written) for t in node.outputs}
+        return bool(({written} | behind) & self._order.keys())

@@ -1,0 +1,271 @@
+"""Step 3, sequential: each layer is fitted on what the layers before it, already fitted, give it.
+
+Layers are fitted in topological order. Both networks are executed segment by segment over all
+samples, just as far as the next layer needs, and only what is still to be read is kept; errors of
+earlier layers are so made up for and do not pile up (Frantar and Alistarh 2022, section 3, fit
+layer by layer in the same way).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from actcc.errors import RepairError
+from actcc.graph import Array, Graph
+from actcc.progress import Advance
+from actcc.repair.biases import with_own_biases
+from actcc.repair.execution import Execution, Feeds
+from actcc.repair.fitting import ROUNDS, Fitted, Problem, Rows, fit, merge
+from actcc.repair.layers import count_positions, find_layers, rows_of, targets_of
+from actcc.repair.refits import Refit, Refits, plan_refits
+from actcc.repair.store import TensorStore
+from actcc.tasks import default_workers
+
+DEFAULT_MEMORY = 2 << 30
+_ROWS_A_COLUMN = 12
+LEAST_ROWS = 4096
+# Rows of both networks, their targets, and what is made of them, are held a few times over.
+_COPIES = 6
+_SHARE_FOR_ROWS = 0.4
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """How one layer was fitted, on calibration data.
+
+    Attributes:
+        missed: share of the energy of what its reader is to get that it does not get, before and
+            after the fit of this layer, with the layers before it fitted.
+    """
+
+    node: str
+    missed: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A repaired network.
+
+    Attributes:
+        graph: the rewritten network with new weights.
+        layers: what was fitted, in order.
+        refused: nodes whose input changed and that were left alone, with the reason.
+        seconds: wall time.
+        memory_bytes: most that was held of tensors at once.
+        spilled_bytes: tensors that were put on disk.
+    """
+
+    graph: Graph
+    layers: tuple[LayerFigures, ...]
+    refused: Mapping[str, str]
+    seconds: float
+    memory_bytes: int
+    spilled_bytes: int
+
+    def but(self, graph: Graph, seconds: float) -> Repaired:
+        """The same with weights that took some seconds more to find."""
+        return replace(self, graph=graph, seconds=self.seconds + seconds)
+
+
+def repair(
+    original: Graph,
+    rewritten: Graph,
+    samples: Feeds,
+    *,
+    memory_bytes: int = DEFAULT_MEMORY,
+    seed: int = 0,
+    threads: int | None = None,
+    least_rows: int = LEAST_ROWS,
+    rounds: int = ROUNDS,
+    advance: Advance = lambda: None,
+) -> Repaired:
+    """Re-fit the layers of a rewritten network so that it does what the original does.
+
+    Args:
+        rewritten: has the original's layers under the original's names.
+        samples: calibration samples, or what a session is fed for each; no labels are used.
+        memory_bytes: of tensors between layers; more is put on disk.
+        seed: of the positions that are sampled.
+        threads: None for one a core.
+        least_rows: positions, of all samples together, that a layer is fitted on at least.
+        rounds: of the asymmetric fit.
+        advance: called when a layer has been fitted.
+
+    Raises:
+        ModelError: a network cannot be run.
+        RepairError: there are no samples.
+    """
+    from threadpoolctl import threadpool_limits
+
+    if not len(samples):
+        raise RepairError("the repair needs calibration samples; give --calib")
+    begin = time.monotonic()
+    plan = plan_refits(original, rewritten)
+    repaired = with_own_biases(rewritten, [refit.layer.writes for refit in plan.refits])
+    layers, _ = find_layers(repaired)
+    refits = tuple(replace(refit, layer=layers[refit.layer.writes]) for refit in plan.refits)
+    plan = replace(plan, refits=refits)
+    count = threads or default_workers()
+    limit = int(memory_bytes * (1 - _SHARE_FOR_ROWS))
+    # One thread for each product: how sums are split among threads changes their last bits.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(count) as pool,
+        TensorStore(limit) as store,
+    ):
+        sweep = _Sweep(
+            original,
+            repaired,
+            plan,
+            samples,
+            store,
+            pool,
+            count,
+            memory_bytes,
+            seed,
+            least_rows,
+            rounds,
+        )
+        for refit in plan.refits:
+            sweep.fit(refit)
+            advance()
+        return Repaired(
+            sweep.result(),
+            tuple(sweep.figures),
+            {**plan.refused, **sweep.refused},
+            time.monotonic() - begin,
+            store.most_bytes,
+            store.spilled_bytes,
+        )
+
+
+class _Sweep:
+    """One pass through both networks, from the inputs to the outputs."""
+
+    def __init__(
+        self,
+        original: Graph,
+        repaired: Graph,
+        plan: Refits,
+        samples: Feeds,
+        store: TensorStore,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        memory_bytes: int,
+        seed: int,
+        least_rows: int,
+        rounds: int,
+    ) -> None:
+        self._least_rows, self._rounds = least_rows, rounds
+        self._repaired = repaired
+        self._count = len(samples)
+        self._pool, self._threads = pool, threads
+        self._row_bytes = int(memory_bytes * _SHARE_FOR_ROWS)
+        self._seed = seed
+        self._theirs = Execution(original, samples, store, pool)
+        self._ours = Execution(repaired, samples, store, pool, self._theirs, plan.same)
+        self._fitted: list[tuple[Refit, Fitted]] = []
+        self.figures: list[LayerFigures] = []
+        self.refused: dict[str, str] = {}
+        for refit in plan.refits:
+            self._theirs.want(_original_reads(refit))
+            self._ours.want(_rewritten_reads(refit))
+
+    def fit(self, refit: Refit) -> None:
+        """Fit one layer and let what follows run with it."""
+        self._theirs.reach(_original_reads(refit))
+        self._ours.reach(_rewritten_reads(refit))
+        rows = self._rows(refit)
+        for name in _original_reads(refit):
+            self._theirs.release(name)
+        for name in _rewritten_reads(refit):
+            self._ours.release(name)
+        if rows.count < 2:
+            self.refused[refit.layer.node] = "on no calibration sample are its values finite"
+            return
+        problem = Problem(refit, rows, refit.layer.matrix, refit.layer.offset, self._rounds)
+        parts = list(self._pool.map(fit, problem.split(self._threads)))
+        found = merge(parts, refit.layer.groups)
+        if not (np.isfinite(found.matrix).all() and np.isfinite(found.offset).all()):
+            self.refused[refit.layer.node] = "its values are too large to be fitted"
+            return
+        layer = refit.layer
+        self._ours.set_weight(layer.weight, layer.tensor(found.matrix))
+        if layer.bias is not None:
+            self._ours.set_weight(layer.bias, layer.vector(found.offset))
+        self._fitted.append((refit, found))
+        whole = max(found.wanted, 1e-30)
+        before, after = (float(share) for share in found.missed / whole)
+        self.figures.append(LayerFigures(layer.node, (before, after)))
+
+    def result(self) -> Graph:
+        """The network with its new weights."""
+        for refit, found in self._fitted:
+            layer = refit.layer
+            node = self._repaired.node(layer.node)
+            self._repaired.set_input(node, 1, layer.tensor(found.matrix))
+            node = self._repaired.node(layer.adds or layer.node)
+            index = [tensor.name for tensor in node.inputs].index(layer.bias)
+            self._repaired.set_input(node, index, layer.vector(found.offset))
+        return self._repaired
+
+    def _rows(self, refit: Refit) -> Rows:
+        layer = refit.layer
+        wanted = max(self._least_rows, _ROWS_A_COLUMN * layer.columns)
+        a_row = 4 * (layer.columns * layer.groups + layer.groups * layer.outputs) * _COPIES
+        wanted = max(min(wanted, self._row_bytes // a_row), 2)
+        each = math.ceil(wanted / self._count)
+
+        def take(index: int) -> Rows:
+            shape = self._theirs.values(refit.pre_activation, index).shape
+            positions = self._positions(refit, index, count_positions(layer, shape), each)
+            return self._rows_of_sample(refit, index, positions)
+
+        return Rows.joined(list(self._pool.map(take, range(self._count))))
+
+    def _positions(self, refit: Refit, index: int, there_are: int, wanted: int) -> Array:
+        if there_are <= wanted:
+            return np.arange(there_are)
+        generator = np.random.default_rng((self._seed, len(self._fitted), index))
+        return np.sort(generator.choice(there_are, wanted, replace=False))
+
+    def _rows_of_sample(self, refit: Refit, index: int, positions: Array) -> Rows:
+        layer, ours, theirs = refit.layer, self._ours, self._theirs
+        shape = theirs.values(refit.pre_activation, index).shape
+
+        def target(values: Array) -> Array:
+            return targets_of(layer, values, positions).astype(np.float32)
+
+        def columns(values: Array) -> Array:
+            return rows_of(layer, values, positions, shape).astype(np.float32)
+
+        added, joined = refit.added, refit.joined
+        wanted = None
+        if joined is not None:
+            wanted = target(theirs.values(joined.writes, index))
+            wanted = wanted - target(ours.values(joined.other, index))
+        return Rows(
+            columns(ours.values(layer.reads, index)),
+            columns(theirs.values(layer.reads, index)),
+            target(theirs.values(refit.pre_activation, index)),
+            None if added is None else target(ours.values(added.other, index)),
+            wanted,
+        )
+
+
+def _original_reads(refit: Refit) -> list[str]:
+    """Tensors of the original network that a fit needs."""
+    joined = [] if refit.joined is None else [refit.joined.writes]
+    return [refit.layer.reads, refit.pre_activation, *joined]
+
+
+def _rewritten_reads(refit: Refit) -> list[str]:
+    """Tensors of the rewritten network that a fit needs."""
+    others = [found.other for found in (refit.added, refit.joined) if found is not None]
+    return list(dict.fromkeys([refit.layer.reads, *others]))

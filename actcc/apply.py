@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.errors import PlanError
 from actcc.graph import Graph, content_hash
 from actcc.graph.files import deliver, staging_folder, writing
@@ -14,6 +17,7 @@ from actcc.normalize import normalize
 from actcc.output import check_output
 from actcc.pass_api import apply_candidates, select_passes, sites_of
 from actcc.plan import Plan, SitePlan
+from actcc.repair import RepairMethod
 from actcc.result import copy_of_original
 from actcc.site import Candidate, OfferedSite, Site
 
@@ -23,12 +27,16 @@ def apply_plan(
     plan: str | Path | Plan,
     output: str | Path,
     *,
+    calibration: str | Path | SampleSet | None = None,
+    preprocessing: str | Preprocessing | None = None,
     plugins: Sequence[str | Path] = (),
 ) -> Graph:
     """Rewrite a model as a plan says, and write the file that the plan was verified with.
 
     Args:
         plan: a plan, or the path of its JSON.
+        calibration: what the plan's weights were re-fitted on, where they were.
+        preprocessing: of those samples.
         plugins: files with the user's own passes that the plan uses.
 
     Returns:
@@ -51,7 +59,7 @@ def apply_plan(
     with writing(target), staging_folder(target.parent) as staging:
         staged = staging / target.name
         if recipe.rewritten:
-            graph = _rewritten(original, recipe, plugins)
+            graph = _rewritten(original, recipe, plugins, calibration, preprocessing)
             graph.save(staged, external=original.external)
         else:
             graph = original
@@ -65,7 +73,13 @@ def apply_plan(
     return graph
 
 
-def _rewritten(original: Graph, plan: Plan, plugins: Sequence[str | Path]) -> Graph:
+def _rewritten(
+    original: Graph,
+    plan: Plan,
+    plugins: Sequence[str | Path],
+    calibration: str | Path | SampleSet | None,
+    preprocessing: str | Preprocessing | None,
+) -> Graph:
     names = {site.pass_name for site in plan.rewritten}
     passes = [p for p in select_passes(None, plugins, also=sorted(names)) if p.name in names]
     bound = original.with_input_shapes(plan.input_shapes)
@@ -74,7 +88,46 @@ def _rewritten(original: Graph, plan: Plan, plugins: Sequence[str | Path]) -> Gr
     for found in passes:
         places |= {s.id: s for s in sites_of(graph, found) if isinstance(s, Site)}
     chosen = [(_offered(site, places), site.chosen) for site in plan.rewritten]
-    return apply_candidates(graph, passes, chosen)
+    rewritten = apply_candidates(graph, passes, chosen)
+    if all(site.candidate(name).exact for site, name in chosen):
+        return rewritten
+    method = RepairMethod.from_settings(plan.settings)
+    if method.name == "none":
+        return rewritten
+    samples = _samples(bound, plan, calibration, preprocessing)
+    return method.run(graph, rewritten, samples, seed=plan.seed).graph
+
+
+def _samples(
+    graph: Graph,
+    plan: Plan,
+    calibration: str | Path | SampleSet | None,
+    preprocessing: str | Preprocessing | None,
+) -> SampleSet:
+    """The samples that the plan was repaired on, in its order."""
+    if plan.settings["repair"] == "distill":
+        raise PlanError(
+            "the plan's weights were fine-tuned, which gives other weights each time; keep the "
+            "file that was written with it, or optimise again"
+        )
+    wanted: list[str] = json.loads(plan.settings["calibration_samples"])
+    if calibration is None:
+        raise PlanError(
+            f"the plan's weights were re-fitted on {len(wanted)} samples of "
+            f"{plan.settings['calibration']}; give them with --calib"
+        )
+    if isinstance(calibration, SampleSet):
+        found = calibration
+    else:
+        found = load_samples(calibration, graph, preprocessing)
+    places = dict(zip(found.names, found.indices, strict=True))
+    missing = next((name for name in wanted if name not in places), None)
+    if missing is not None:
+        raise PlanError(
+            f"{found.source}: no sample '{missing}', on which the plan's weights were re-fitted; "
+            "give the samples that the plan was made with"
+        )
+    return replace(found, indices=tuple(places[name] for name in wanted))
 
 
 def _offered(site: SitePlan, places: Mapping[str, Site]) -> OfferedSite:

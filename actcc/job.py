@@ -28,7 +28,7 @@ from actcc.graph.files import staging_folder
 from actcc.journal import Journal, run_key
 from actcc.pass_api import Pass, select_passes
 from actcc.progress import Progress, Silent, Timed
-from actcc.repair import RepairMethod
+from actcc.repair import MOST_SAMPLES, RepairMethod
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool
 from actcc.validity import require_valid
@@ -94,12 +94,11 @@ class Job:
         """What a plan says of the repair: how, and on which samples."""
         if not self.repairs or self.data is None or self.data.calibration is None:
             return {"repair": "none"}
-        calibration = self.data.calibration
-        names = [calibration.loader.name(index) for index in calibration.indices]
+        calibration = self.data.calibration.take(MOST_SAMPLES)
         return {
             **self.repair.settings,
             "calibration": calibration.source,
-            "calibration_samples": json.dumps(names),
+            "calibration_samples": json.dumps(calibration.names),
         }
 
     @property

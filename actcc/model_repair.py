@@ -78,7 +78,8 @@ def repair_model(
         ActccError: bad input, the two models do not belong together, or the repair does not help.
     """
     chosen = (method or RepairMethod()).check()
-    paths, target = (Path(original), Path(rewritten)), check_output(output, original, rewritten)
+    paths = Path(original), Path(rewritten)
+    target = check_output(output, *paths, calibration, preprocessing, metric)
     told = progress or Silent()
     judge = load_metric(metric)
     graphs = _load(paths, input_shapes)
@@ -98,23 +99,23 @@ def repair_model(
             f"{rewritten}: no layer of {original} reads anything else in it, so there is nothing "
             "to repair; do the two have the same names?"
         )
-    with told.stage("Repairing", layers) as advance:
-        repaired = chosen.run(before, after, fitted, seed=seed, advance=advance)
-    with (
-        writing(target),
-        staging_folder(target.parent) as staging,
-        process_pool(workers or default_workers()) as executor,
-    ):
-        staged = staging / target.name
-        repaired.graph.save(staged, external=graphs[1].external)
-        with told.stage("Verifying"):
-            values = _values([*paths, staged], held_out, judge, executor)
-        if not values[2] > values[1]:
-            raise RepairError(
-                f"{rewritten}: {judge.name} is {values[1]:.4f}, repaired {values[2]:.4f}: the "
-                "repair does not help, so nothing was written; more samples may"
-            )
-        deliver(staged, target)
+    with process_pool(workers or default_workers()) as executor:
+        # Before the repair, since samples or outputs may not be what the metric needs.
+        seen = [observe(path, held_out, judge, executor, lambda: None) for path in paths]
+        with told.stage("Repairing", layers) as advance:
+            repaired = chosen.run(before, after, fitted, seed=seed, advance=advance)
+        with writing(target), staging_folder(target.parent) as staging:
+            staged = staging / target.name
+            repaired.graph.save(staged, external=graphs[1].external)
+            with told.stage("Verifying"):
+                seen.append(observe(staged, held_out, judge, executor, lambda: None))
+                values = _values(seen, held_out, judge)
+            if not values[2] > values[1]:
+                raise RepairError(
+                    f"{rewritten}: {judge.name} is {values[1]:.4f}, repaired {values[2]:.4f}: the "
+                    "repair does not help, so nothing was written; more samples may"
+                )
+            deliver(staged, target)
     return ModelRepair(judge.name, values[1], values[2], len(held_out), repaired, target)
 
 
@@ -128,10 +129,7 @@ def _load(
     return graphs
 
 
-def _values(
-    paths: Sequence[Path], samples: SampleSet, metric: Metric, executor: Executor
-) -> list[float]:
+def _values(seen: Sequence[Observed], samples: SampleSet, metric: Metric) -> list[float]:
     """The metric of each model; the first is the original."""
-    seen = [observe(path, samples, metric, executor, lambda: None) for path in paths]
     judge = metric.judge(seen[0], samples)
     return [float(judge(found).value(np.arange(len(samples)))) for found in seen]

@@ -76,6 +76,13 @@ class TrialFigures:
         """What was lost, in the metric's units; None without data."""
         return None if self.accuracy is None else self.accuracy.drop
 
+    @property
+    def drop_before_repair(self) -> float | None:
+        """What the same rewrites lost before the repair; None where nothing was repaired."""
+        if self.accuracy is None or self.accuracy.unrepaired is None:
+            return None
+        return self.accuracy.original - self.accuracy.unrepaired
+
 
 @dataclass(frozen=True)
 class Result:

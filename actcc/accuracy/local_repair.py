@@ -39,11 +39,12 @@ def repaired_part(original: Graph, rewritten: Graph, feeds: Sequence[Mapping[str
     Raises:
         ActccError: the part cannot be run.
     """
-    from actcc.repair import repair
+    from actcc.repair import Steps, repair
 
     if not any(node.op in CONTRACTIONS for node in original.nodes()):
         return rewritten
-    return repair(original, rewritten, feeds, least_rows=_ROWS, rounds=_ROUNDS, threads=1).graph
+    steps = Steps(rounds=_ROUNDS, least_rows=_ROWS)
+    return repair(original, rewritten, feeds, steps=steps, threads=1).graph
 
 
 def _can_be_cut_out(graph: Graph, names: set[str]) -> bool:

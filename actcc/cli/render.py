@@ -35,6 +35,7 @@ def result_json(result: Result) -> dict[str, Any]:
                 "predicted_loss": trial.predicted_loss,
                 "latency_ratio": trial.latency.ratio,
                 "drop": trial.drop,
+                "drop_before_repair": trial.drop_before_repair,
                 "failures": list(trial.failures),
             }
             for trial in result.trials
@@ -99,6 +100,9 @@ def _accuracy_row(table: Table, plan: Plan) -> None:
         table.add_row("largest output difference", "", shown, "")
         return
     figures = plan.accuracy
+    if figures.unrepaired is not None:
+        lost = f"{figures.unrepaired - figures.original:+.4f}"
+        table.add_row(f"{figures.metric} before the repair", "", f"{figures.unrepaired:.4f}", lost)
     table.add_row(
         f"{figures.metric} ({figures.samples} held-out samples)",
         f"{figures.original:.4f}",

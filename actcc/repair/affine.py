@@ -11,7 +11,8 @@ are fitted in their turn (Nagel et al. 2019, section 4.1, scale between layers l
 nothing absorbs them, α = 1 and κ = 1.
 
 κ is not zero where something does: at the border of a padded convolution the padding stays zero
-while the activation is off by a constant, which no bias makes good.
+while the activation is off by a constant, which no bias makes good. For ReLU, whose values are never
+below zero, an offset is worth more than that costs, and κ is zero.
 
 a is found on a grid that puts the knee of g at quantiles of z, beyond both ends of them (where g
 is nearly linear) and at zero, then refined around the best point; negative a let a rising function
@@ -30,16 +31,16 @@ from actcc.graph import Array
 # Quantiles lie closer towards the ends: what is rare and large decides most outputs.
 _QUANTILES = 48
 _TAILS = 4.5
-_KNEES_EVERY = 8
-_BEYOND = (0.5, 1.0, 2.0, 4.0)
+_KNEES_EVERY = 12
+_BEYOND = (0.5, 1.5, 4.0)
 _SCALES = (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, -0.5, -1.0)
 _SCALES_WITHOUT_GAIN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0, 1.15, -0.1, -0.3)
-_REFINEMENTS = 3
-_FIRST_STEP = 0.15
-_STEP_SHRINKS = 2.5
+_REFINEMENTS = 2
+_FIRST_STEP = 0.12
+_STEP_SHRINKS = 3.0
 _STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _GAINS = (0.1, 10.0)
-OFFSET_COST = 0.01
+_OFFSET_COST = 0.02
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,18 @@ def affine_fit(
     pre_activation: Array,
     *,
     gain_is_free: bool,
-    offset_cost: float,
+    offset_is_free: bool,
 ) -> AffineFit:
     """How `after` tracks `before` best on each channel.
 
     Args:
         pre_activation: [rows, channels], finite, of the original network.
         gain_is_free: whether α may differ from 1.
-        offset_cost: κ.
+        offset_is_free: whether κ may be below 1.
     """
-    search = _Search(before, after, pre_activation, gain_is_free, offset_cost)
+    cost = 0.0 if after.name == "Relu" else _OFFSET_COST
+    cost = cost if offset_is_free else 1.0
+    search = _Search(before, after, pre_activation, gain_is_free, cost)
     search.coarse(_SCALES if gain_is_free else _SCALES_WITHOUT_GAIN)
     step = _FIRST_STEP
     for _ in range(_REFINEMENTS):
@@ -90,7 +93,8 @@ class _Search:
         edges[0], edges[-1] = 0, 1
         self._mass = np.diff(edges).astype(np.float32)
         middles = (edges[1:] + edges[:-1]) / 2
-        self._z = np.quantile(pre_activation, middles, axis=0).T.astype(np.float32)
+        ordered = np.sort(np.ascontiguousarray(pre_activation.T, np.float32), axis=1)
+        self._z = ordered[:, (middles * len(pre_activation)).astype(int)]
         self._after, self._gain_is_free, self._offset_cost = after, gain_is_free, offset_cost
         self._target = before(self._z)
         self._centred = self._target - (self._target @ self._mass)[:, None]
@@ -132,7 +136,8 @@ class _Search:
             centred = values - (values @ self._mass)[:, None]
             variance = (centred**2) @ self._mass
             slope = ((centred * self._centred) @ self._mass) / np.maximum(variance, 1e-12)
-            gain = np.clip(slope, *_GAINS)
+            known = (variance > 1e-12) & np.isfinite(slope)
+            gain = np.where(known, np.clip(slope, *_GAINS), 1).astype(np.float32)
         off = self._target - gain[:, None] * values
         mean = off @ self._mass
         return (off**2) @ self._mass - (1 - self._offset_cost) * mean**2, gain

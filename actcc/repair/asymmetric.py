@@ -4,9 +4,9 @@ With wanted outputs t and present pre-activations p = X·W + b, for each channel
 
     c  = mean( t − g(p) )                                  the offset, where it is free
     z* = argmin ( g(z) − (t − c) )² + ρ·( z − p )²         element by element
-    W, b = ridge fit of the layer to z*
+    W, b = ridge fit of the layer to z*, with the anchor that it always has
 
-in turn (Zhang et al. 2016, section 3.2, asymmetric non-linear reconstruction). All channels share
+in turn, each step prolonged by a share of the one before it (Zhang et al. 2016, section 3.2, asymmetric non-linear reconstruction). All channels share
 one inverted Gram matrix, so a round costs two products with the rows. For ReLU z* is known: its
 two branches, z ≥ 0 and z < 0, have a minimum each, and the smaller is taken. For other functions
 one Newton step from p is tried, and the step as though g were the identity, which leads out of
@@ -15,13 +15,16 @@ where g is flat. Each output keeps the round in which it was best.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from actcc.activations import Activation
 from actcc.graph import Array
 from actcc.repair.ridge import NormalEquations
 
-PENALTY = 0.6
+PENALTY = 0.3
+_MOMENTUM = 0.6
 _DIFFERENCE = 1e-3
 
 
@@ -31,6 +34,7 @@ def asymmetric_fit(
     wanted: Array,
     added: Array | float,
     start: tuple[Array, Array],
+    anchor: Array,
     *,
     rounds: int,
     offset_is_free: bool,
@@ -41,24 +45,73 @@ def asymmetric_fit(
         wanted: t [groups, rows, outputs].
         added: what is added to the layer's outputs before the activation.
         start: weights [groups, columns, outputs] and bias [groups, outputs].
+        anchor: weights that the ridge holds on to.
     """
+    pull = _relu_target if after.name == "Relu" else _general_target
     weights, bias = start
     best_weights, best_bias = start
     best = np.full(bias.shape, np.inf)
+    before = start
+    offset = _offset(equations, after, wanted, added, start) * offset_is_free
     for turn in range(rounds + 1):
-        present = equations.outputs(weights, bias) + added
-        off = wanted - after(present)
-        offset = off.mean(axis=1, keepdims=True) * offset_is_free
-        error = ((off - offset) ** 2).mean(axis=1)
+        sums = _Sums.empty(weights)
+        last = turn == rounds
+        for block in equations.blocks:
+            ahead = added if isinstance(added, float) else added[:, block]
+            present = equations.outputs(weights, bias, block) + ahead
+            off = wanted[:, block] - after(present)
+            sums.count(off)
+            if not last:
+                target = pull(after, present, wanted[:, block] - offset[:, None]) - ahead
+                sums.cross += equations.cross(target, block)
+                sums.target += target.sum(axis=1, dtype=np.float64)
+        mean = sums.off / equations.count * offset_is_free
+        error = sums.square / equations.count - mean**2
         better = error < best
         best = np.where(better, error, best)
         best_weights = np.where(better[:, None], weights, best_weights)
         best_bias = np.where(better, bias, best_bias)
-        if turn < rounds:
-            pull = _relu_target if after.name == "Relu" else _general_target
-            target = pull(after, present, wanted - offset) - added
-            weights, bias = equations.solve(target, weights)
+        if not last:
+            solved = equations.solve_sums(sums.cross, sums.target, anchor)
+            prolonged = [
+                new + _MOMENTUM * (new - old) for new, old in zip(solved, before, strict=True)
+            ]
+            before, (weights, bias) = solved, prolonged
+            offset = mean.astype(np.float32)
     return best_weights, best_bias
+
+
+@dataclass
+class _Sums:
+    """Sums over rows: of what is missed, its square, the targets, and columns times targets."""
+
+    off: Array
+    square: Array
+    target: Array
+    cross: Array
+
+    @classmethod
+    def empty(cls, weights: Array) -> _Sums:
+        groups, _, outputs = weights.shape
+        return cls(*(np.zeros((groups, outputs)) for _ in range(3)), np.zeros(weights.shape))
+
+    def count(self, off: Array) -> None:
+        self.off += off.sum(axis=1, dtype=np.float64)
+        self.square += np.einsum("gno,gno->go", off, off, dtype=np.float64)
+
+
+def _offset(
+    equations: NormalEquations,
+    after: Activation,
+    wanted: Array,
+    added: Array | float,
+    start: tuple[Array, Array],
+) -> Array:
+    """What the activations are off by at the start, on the first rows: float32 [groups, outputs]."""
+    block = equations.blocks[0]
+    ahead = added if isinstance(added, float) else added[:, block]
+    off = wanted[:, block] - after(equations.outputs(*start, block) + ahead)
+    return np.asarray(off.mean(axis=1))
 
 
 def _relu_target(after: Activation, present: Array, wanted: Array) -> Array:

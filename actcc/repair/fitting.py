@@ -8,13 +8,38 @@ from dataclasses import dataclass
 import numpy as np
 
 from actcc.graph import Array
-from actcc.repair.affine import OFFSET_COST, affine_fit
+from actcc.repair.affine import affine_fit
 from actcc.repair.asymmetric import asymmetric_fit
 from actcc.repair.refits import Refit
 from actcc.repair.ridge import NormalEquations, input_slopes
 
-STRENGTH = 1e-2
-ROUNDS = 8
+STRENGTH = 0.1
+# Where no activation stands behind a layer, what it gives is often an output itself.
+STRENGTH_AT_OUTPUTS = 0.03
+ROUNDS = 4
+# Of all samples together, positions that a layer is fitted on at least.
+LEAST_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which steps are taken; all of them, unless one measures what each adds.
+
+    Attributes:
+        affine: the affine fit.
+        gain: in it, a factor between layers.
+        slopes: weights start from the original's times the slopes of their inputs.
+        joined: layers make up for what is wrong with the other operand of an Add behind them.
+        rounds: of the asymmetric fit.
+        least_rows: positions, of all samples together, that a layer is fitted on at least.
+    """
+
+    affine: bool = True
+    gain: bool = True
+    slopes: bool = True
+    joined: bool = True
+    rounds: int = ROUNDS
+    least_rows: int = LEAST_ROWS
 
 
 @dataclass(frozen=True)
@@ -81,14 +106,16 @@ class Problem:
     Attributes:
         matrix: present weights [groups, columns, outputs].
         offset: present bias [groups, outputs].
-        rounds: of the asymmetric fit.
+        reference: weights of the original network, in the shape of `matrix`.
+        steps: which are taken.
     """
 
     refit: Refit
     rows: Rows
     matrix: Array
     offset: Array
-    rounds: int = ROUNDS
+    reference: Array
+    steps: Steps = Steps()
 
     def split(self, parts: int) -> Iterator[Problem]:
         """The problem in parts that know nothing of each other: groups, or outputs of one group."""
@@ -110,7 +137,8 @@ class Problem:
                 ),
                 self.matrix[outputs],
                 self.offset[outputs],
-                self.rounds,
+                self.reference[outputs],
+                self.steps,
             )
 
 
@@ -128,15 +156,16 @@ def merge(parts: Sequence[Fitted], groups: int) -> Fitted:
 def fit(problem: Problem) -> Fitted:
     """New weights for a layer: affine fit, ridge fit, and rounds of the asymmetric fit."""
     refit, rows, layer = problem.refit, problem.rows, problem.refit.layer
-    added = np.float32(0) if rows.added is None else rows.added
-    equations = NormalEquations(rows.inputs, STRENGTH)
-    slopes = input_slopes(
-        rows.inputs, rows.originals, 1 if layer.window is None else layer.window.taps
-    )
-    weights, bias = problem.matrix * slopes[:, :, None], problem.offset
+    added = 0.0 if rows.added is None else rows.added
+    strength = STRENGTH if refit.after is not None else STRENGTH_AT_OUTPUTS
+    equations = NormalEquations(rows.inputs, strength)
+    weights, bias = problem.reference, problem.offset
+    if problem.steps.slopes:
+        taps = 1 if layer.window is None else layer.window.taps
+        weights = weights * input_slopes(rows.inputs, rows.originals, taps)[:, :, None]
     target, gain = rows.pre_activation, np.ones(bias.shape, np.float32)
-    if refit.swapped:
-        scale, shift, gain = _affine(refit, rows)
+    if refit.swapped and problem.steps.affine:
+        scale, shift, gain = _affine(refit, rows, gain=problem.steps.gain)
         target = target * scale[:, None] + shift[:, None]
         weights, bias = weights * scale[:, None], bias * scale + shift
     start = equations.solve(target - added, weights)
@@ -153,7 +182,8 @@ def fit(problem: Problem) -> Fitted:
             ideal,
             added,
             start,
-            rounds=problem.rounds,
+            weights,
+            rounds=problem.steps.rounds,
             offset_is_free=refit.offset_is_free,
         )
         after = refit.after(equations.outputs(*found) + added)
@@ -162,19 +192,21 @@ def fit(problem: Problem) -> Fitted:
     return Fitted(*found, np.array(missed), _energy(ideal, centred=True))
 
 
-def _affine(refit: Refit, rows: Rows) -> tuple[Array, Array, Array]:
+def _affine(refit: Refit, rows: Rows, *, gain: bool) -> tuple[Array, Array, Array]:
     """Scale, shift and gain of each output: [groups, outputs]."""
     groups, count, outputs = rows.pre_activation.shape
     channels = rows.pre_activation.transpose(1, 0, 2).reshape(count, -1)
     if refit.before is None or refit.after is None:
         raise ValueError(f"no activation is known behind '{refit.layer.node}'")
-    free = refit.gain_is_free and refit.after.name != "Relu"  # whose gain is part of its scale
+    free = (
+        gain and refit.gain_is_free and refit.after.name != "Relu"
+    )  # whose gain is part of its scale
     found = affine_fit(
         refit.before,
         refit.after,
         channels,
         gain_is_free=free,
-        offset_cost=OFFSET_COST if refit.offset_is_free else 1.0,
+        offset_is_free=refit.offset_is_free,
     )
     shape = (groups, outputs)
     return found.scale.reshape(shape), found.shift.reshape(shape), found.gain.reshape(shape)

@@ -13,7 +13,7 @@ it also makes up for what is wrong with e and r (a residual branch, for example)
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,6 +89,13 @@ class Refit:
         return self.before is not None and self.before != self.after
 
     @property
+    def alone(self) -> Refit:
+        """The same, but for what Adds behind the layer make of its outputs."""
+        if self.added is None:
+            return replace(self, joined=None)
+        return Refit(self.layer, None, None, None, None, False, False)
+
+    @property
     def pre_activation(self) -> str:
         """Tensor that the layer's outputs are compared with in the original network."""
         return self.layer.writes if self.added is None else self.added.writes
@@ -116,17 +123,19 @@ def plan_refits(original: Graph, rewritten: Graph) -> Refits:
     chosen: list[Layer] = []
     for name, layer in layers.items():
         swapped = _function(before, name) != _function(after, name) and name in after
-        if layer.reads in same and not swapped:
+        if layer.writes in same and not swapped:
             continue
         reference = references.get(name)
         if reference is None or not same_geometry(layer, reference):
-            refused[layer.node] = "the original has no such layer under that name"
+            if layer.reads not in same:
+                refused[layer.node] = "the original has no such layer under that name"
             continue
         chosen.append(layer)
     refused = {name: why for name, why in refused.items() if _has_changed(rewritten, name, same)}
     surroundings = _Surroundings(original, rewritten, before, after, chosen)
     refits = tuple(surroundings.refit(layer) for layer in chosen)
-    touched = {layer.writes for layer in chosen}
+    # The bias of a MatMul stands behind it: with its weights, what the node itself writes changes.
+    touched = {t.name for layer in chosen for t in rewritten.node(layer.node).outputs}
     return Refits(refits, refused, _same_tensors(original, rewritten, touched))
 
 

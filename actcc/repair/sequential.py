@@ -21,7 +21,7 @@ from actcc.graph import Array, Graph
 from actcc.progress import Advance
 from actcc.repair.biases import with_own_biases
 from actcc.repair.execution import Execution, Feeds
-from actcc.repair.fitting import ROUNDS, Fitted, Problem, Rows, fit, merge
+from actcc.repair.fitting import Fitted, Problem, Rows, Steps, fit, merge
 from actcc.repair.layers import count_positions, find_layers, rows_of, targets_of
 from actcc.repair.refits import Refit, Refits, plan_refits
 from actcc.repair.store import TensorStore
@@ -29,10 +29,11 @@ from actcc.tasks import default_workers
 
 DEFAULT_MEMORY = 2 << 30
 _ROWS_A_COLUMN = 12
-LEAST_ROWS = 4096
 # Rows of both networks, their targets, and what is made of them, are held a few times over.
 _COPIES = 6
 _SHARE_FOR_ROWS = 0.4
+# Whatever the number of threads is: how a product is cut decides the last bits of its numbers.
+_PARTS = 2
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ def repair(
     memory_bytes: int = DEFAULT_MEMORY,
     seed: int = 0,
     threads: int | None = None,
-    least_rows: int = LEAST_ROWS,
-    rounds: int = ROUNDS,
+    steps: Steps = Steps(),
     advance: Advance = lambda: None,
 ) -> Repaired:
     """Re-fit the layers of a rewritten network so that it does what the original does.
@@ -93,8 +93,7 @@ def repair(
         memory_bytes: of tensors between layers; more is put on disk.
         seed: of the positions that are sampled.
         threads: None for one a core.
-        least_rows: positions, of all samples together, that a layer is fitted on at least.
-        rounds: of the asymmetric fit.
+        steps: which are taken.
         advance: called when a layer has been fitted.
 
     Raises:
@@ -109,14 +108,15 @@ def repair(
     plan = plan_refits(original, rewritten)
     repaired = with_own_biases(rewritten, [refit.layer.writes for refit in plan.refits])
     layers, _ = find_layers(repaired)
-    refits = tuple(replace(refit, layer=layers[refit.layer.writes]) for refit in plan.refits)
-    plan = replace(plan, refits=refits)
-    count = threads or default_workers()
+    refits = [replace(refit, layer=layers[refit.layer.writes]) for refit in plan.refits]
+    if not steps.joined:
+        refits = [refit.alone for refit in refits]
+    plan = replace(plan, refits=tuple(refits))
     limit = int(memory_bytes * (1 - _SHARE_FOR_ROWS))
     # One thread for each product: how sums are split among threads changes their last bits.
     with (
         threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(count) as pool,
+        ThreadPoolExecutor(threads or default_workers()) as pool,
         TensorStore(limit) as store,
     ):
         sweep = _Sweep(
@@ -126,11 +126,9 @@ def repair(
             samples,
             store,
             pool,
-            count,
             memory_bytes,
             seed,
-            least_rows,
-            rounds,
+            steps,
         )
         for refit in plan.refits:
             sweep.fit(refit)
@@ -156,16 +154,15 @@ class _Sweep:
         samples: Feeds,
         store: TensorStore,
         pool: ThreadPoolExecutor,
-        threads: int,
         memory_bytes: int,
         seed: int,
-        least_rows: int,
-        rounds: int,
+        steps: Steps,
     ) -> None:
-        self._least_rows, self._rounds = least_rows, rounds
+        self._steps = steps
         self._repaired = repaired
+        self._references, _ = find_layers(original)
         self._count = len(samples)
-        self._pool, self._threads = pool, threads
+        self._pool = pool
         self._row_bytes = int(memory_bytes * _SHARE_FOR_ROWS)
         self._seed = seed
         self._theirs = Execution(original, samples, store, pool)
@@ -189,13 +186,14 @@ class _Sweep:
         if rows.count < 2:
             self.refused[refit.layer.node] = "on no calibration sample are its values finite"
             return
-        problem = Problem(refit, rows, refit.layer.matrix, refit.layer.offset, self._rounds)
-        parts = list(self._pool.map(fit, problem.split(self._threads)))
-        found = merge(parts, refit.layer.groups)
-        if not (np.isfinite(found.matrix).all() and np.isfinite(found.offset).all()):
-            self.refused[refit.layer.node] = "its values are too large to be fitted"
-            return
         layer = refit.layer
+        reference = self._references[layer.writes].matrix
+        problem = Problem(refit, rows, layer.matrix, layer.offset, reference, self._steps)
+        parts = list(self._pool.map(_fit, problem.split(_PARTS)))
+        found = merge(parts, layer.groups)
+        if not all(np.isfinite(v).all() for v in (found.matrix, found.offset, found.missed[1])):
+            self.refused[layer.node] = "its values are too large to be fitted"
+            return
         self._ours.set_weight(layer.weight, layer.tensor(found.matrix))
         if layer.bias is not None:
             self._ours.set_weight(layer.bias, layer.vector(found.offset))
@@ -217,7 +215,7 @@ class _Sweep:
 
     def _rows(self, refit: Refit) -> Rows:
         layer = refit.layer
-        wanted = max(self._least_rows, _ROWS_A_COLUMN * layer.columns)
+        wanted = max(self._steps.least_rows, _ROWS_A_COLUMN * layer.columns)
         a_row = 4 * (layer.columns * layer.groups + layer.groups * layer.outputs) * _COPIES
         wanted = max(min(wanted, self._row_bytes // a_row), 2)
         each = math.ceil(wanted / self._count)
@@ -257,6 +255,12 @@ class _Sweep:
             None if added is None else target(ours.values(added.other, index)),
             wanted,
         )
+
+
+def _fit(problem: Problem) -> Fitted:
+    """What overflows on the way is seen by its result, which is not finite then."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return fit(problem)
 
 
 def _original_reads(refit: Refit) -> list[str]:

@@ -104,6 +104,7 @@ class TrialRow:
     predicted: str
     predicted_loss: str
     latency: str
+    unrepaired: str
     drop: str
     verdict: str
     chosen: bool
@@ -253,6 +254,7 @@ def _trial_row(index: int, trial: TrialFigures, chosen: bool) -> TrialRow:
         predicted=latency(trial.predicted_latency_ns),
         predicted_loss=loss(trial.predicted_loss),
         latency=f"{latency(trial.latency.result_ns)} ({100 * trial.latency.ratio:.1f}{noise} %)",
+        unrepaired=("" if trial.drop_before_repair is None else signed(-trial.drop_before_repair)),
         drop="" if trial.drop is None else signed(-trial.drop),
         verdict="; ".join(trial.failures),
         chosen=chosen,

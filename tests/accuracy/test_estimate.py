@@ -245,7 +245,7 @@ def test_outputs_that_no_node_writes_do_not_change(tmp_path: Path) -> None:
     reference = FidelityReference(
         [{"y": 1 / (1 + np.exp(-x)), "fixed": fixed, "x": x} for x in values]
     )
-    work = (SiteWork(offered, {"hard": rewritten}),)
+    work = (SiteWork(offered, extract(graph, [sigmoid.name]), {"hard": rewritten}),)
     found = run_task(Task(tmp_path / "staged.onnx", {}, work, samples, reference, 1e9))
     outputs = [{"y": np.clip(0.2 * x + 0.5, 0, 1), "fixed": fixed, "x": x} for x in values]
     assert not found.failed

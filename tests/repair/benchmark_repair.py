@@ -1,0 +1,175 @@
+"""What closed-form repair brings back, what it costs, and what each of its steps adds.
+
+    python tests/repair/benchmark_repair.py                   garment detector
+    python tests/repair/benchmark_repair.py --shared FOLDER   yolox_nano too, with COCO images
+    python tests/repair/benchmark_repair.py --steps           what each step adds
+    python tests/repair/benchmark_repair.py --memory 64MiB    what spilling costs
+
+Calibration and evaluation images are disjoint, and no label is used by the repair. mAP is relative
+to the original's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from actcc.accuracy.built_in import load_metric
+from actcc.accuracy.metric import Judge
+from actcc.budget import parse_size
+from actcc.calibration import SampleSet, load_samples
+from actcc.calibration.labels import label_samples
+from actcc.graph import Graph
+from actcc.normalize import normalize
+from actcc.pass_api import apply_candidates, find_sites, select_passes
+from actcc.repair import Repaired, Steps, repair
+from actcc.runtime import run, session
+from actcc.targets import load_target
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "garment_detector"
+CASES = ("all HardSwish", "all ReLU", "every other site ReLU")
+FORWARD_REPEATS = 3
+STEPS: Mapping[str, Steps] = {
+    "ridge alone": Steps(affine=False, gain=False, slopes=False, joined=False, rounds=0),
+    "+ affine fit": Steps(gain=False, slopes=False, joined=False, rounds=0),
+    "+ start at the inputs' slopes": Steps(gain=False, joined=False, rounds=0),
+    "+ gain between layers": Steps(joined=False, rounds=0),
+    "+ fit through residual Adds": Steps(rounds=0),
+    "+ fit what comes out (all)": Steps(),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A detector with its images."""
+
+    name: str
+    graph: Graph
+    calibration: SampleSet
+    evaluation: SampleSet
+    _judges: dict[str, Judge] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, name: str, model: Path, data: Path, preprocessing: str) -> Network:
+        """A model, and a folder with `calibration`, `evaluation` and `evaluation.json`."""
+        graph = normalize(Graph.load(model)).graph
+        evaluation = load_samples(data / "evaluation", graph, preprocessing)
+        labelled = label_samples(evaluation, data / "evaluation.json")
+        return cls(name, graph, load_samples(data / "calibration", graph, preprocessing), labelled)
+
+    def rewritten(self, case: str) -> tuple[Graph, int]:
+        """The network with its SiLU replaced, unrepaired, and the number of places."""
+        passes = select_passes(None)
+        found = find_sites(self.graph, passes, load_target("npu1")).sites
+        sites = [s for s in found if s.pass_name == "swap-activation" and s.site.kind == "Silu"]
+        if case.startswith("every other"):
+            sites = sites[::2]
+        function = "HardSwish" if case.endswith("HardSwish") else "Relu"
+        chosen = [
+            (site, next(c.name for c in site.candidates if c.computes == function))
+            for site in sites
+        ]
+        return apply_candidates(self.graph, passes, chosen), len(chosen)
+
+    def accuracy(self, graph: Graph) -> tuple[float, float]:
+        """mAP50 and mAP50-95 on the evaluation images; of the original first."""
+        runner = session(graph)
+        outputs = [run(runner, sample.inputs) for sample in self.evaluation]
+        values = []
+        for name in ("coco-map50", "coco-map"):
+            metric = load_metric(name)
+            seen = [metric.observe(*pair) for pair in zip(outputs, self.evaluation, strict=True)]
+            if name not in self._judges:
+                self._judges[name] = metric.judge(seen, self.evaluation)
+            judge = self._judges[name]
+            values.append(float(judge(seen).value(np.arange(len(self.evaluation)))))
+        return values[0], values[1]
+
+    def forward_seconds(self, graph: Graph) -> float:
+        """Both networks over the calibration images, one thread; median of a few rounds."""
+        feeds = [sample.inputs for sample in self.calibration]
+        sessions = [session(self.graph), session(graph)]
+        spent = []
+        for _ in range(FORWARD_REPEATS):
+            begin = time.perf_counter()
+            for runner in sessions:
+                for feed in feeds:
+                    run(runner, feed)
+            spent.append(time.perf_counter() - begin)
+        return float(np.median(spent))
+
+
+def main() -> None:
+    """Print the tables."""
+    arguments = _arguments()
+    memory = parse_size(arguments.memory, "--memory")
+    for network in _networks(arguments):
+        original = network.accuracy(network.graph)
+        print(
+            f"\n{network.name}: mAP50 {original[0]:.4f}, mAP50-95 {original[1]:.4f} on "
+            f"{len(network.evaluation)} images; repaired on {len(network.calibration)} others"
+        )
+        for case in arguments.case or CASES:
+            if arguments.steps:
+                _print_steps(network, case, original, memory)
+            else:
+                _print_case(network, case, original, memory)
+
+
+def _networks(arguments: argparse.Namespace) -> Iterator[Network]:
+    yield Network.load("garment_detector", EXAMPLE / "garment_detector.onnx", EXAMPLE, "yolo")
+    if arguments.shared is not None:
+        model = arguments.shared / "models" / "yolox_nano_416.onnx"
+        yield Network.load("yolox_nano", model, arguments.shared / "data" / "coco", "yolox")
+
+
+def _print_case(network: Network, case: str, original: Sequence[float], memory_bytes: int) -> None:
+    rewritten, places = network.rewritten(case)
+    naive = network.accuracy(rewritten)
+    found = repair(network.graph, rewritten, network.calibration, memory_bytes=memory_bytes)
+    forward = network.forward_seconds(rewritten)
+    print(
+        f"  {case:22} {places:4} sites  naive {_relative(naive, original)}  "
+        f"repaired {_relative(network.accuracy(found.graph), original)}  {found.seconds:5.1f} s, "
+        f"{found.seconds / forward:4.1f} × forward passes ({forward:.1f} s), {_memory(found)}"
+    )
+
+
+def _print_steps(network: Network, case: str, original: Sequence[float], memory_bytes: int) -> None:
+    rewritten, _ = network.rewritten(case)
+    print(f"  {case:32} {'naive':30} {_relative(network.accuracy(rewritten), original)}")
+    for name, steps in STEPS.items():
+        found = repair(
+            network.graph, rewritten, network.calibration, memory_bytes=memory_bytes, steps=steps
+        )
+        value = _relative(network.accuracy(found.graph), original)
+        print(f"  {case:32} {name:30} {value}  {found.seconds:5.1f} s")
+
+
+def _relative(values: Sequence[float], original: Sequence[float]) -> str:
+    return " / ".join(f"{value / whole:.3f}" for value, whole in zip(values, original, strict=True))
+
+
+def _memory(found: Repaired) -> str:
+    spilled = f", {found.spilled_bytes >> 20} MiB on disk" if found.spilled_bytes else ""
+    return f"{found.memory_bytes >> 20} MiB held{spilled}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, help="folder with models/ and data/coco/")
+    parser.add_argument("--case", choices=CASES, action="append", help="only this one")
+    parser.add_argument("--steps", action="store_true", help="what each step adds")
+    parser.add_argument("--memory", default="2GiB", help="for activations between layers")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,17 +91,17 @@ def repair_model(
     if len(data) < 2:
         raise RepairError(f"{data.source}: 1 sample; at least 2 are needed, one to judge by")
     fitted, held_out = data.split(HELD_OUT_SHARE, seed)
-    with told.stage("Normalizing"):
-        before, after = (normalize(graph).graph for graph in graphs)
-    layers = len(plan_refits(before, after).refits)
-    if not layers:
-        raise RepairError(
-            f"{rewritten}: no layer of {original} reads anything else in it, so there is nothing "
-            "to repair; do the two have the same names?"
-        )
     with process_pool(workers or default_workers()) as executor:
-        # Before the repair, since samples or outputs may not be what the metric needs.
+        # First of all, since samples or outputs may not be what the metric needs.
         seen = [observe(path, held_out, judge, executor, lambda: None) for path in paths]
+        with told.stage("Normalizing"):
+            before, after = (normalize(graph).graph for graph in graphs)
+        layers = len(plan_refits(before, after).refits)
+        if not layers:
+            raise RepairError(
+                f"{rewritten}: no layer of {original} does anything else in it, so there is "
+                "nothing to repair; do the two have the same names?"
+            )
         with told.stage("Repairing", layers) as advance:
             repaired = chosen.run(before, after, fitted, seed=seed, advance=advance)
         with writing(target), staging_folder(target.parent) as staging:
@@ -129,7 +129,7 @@ def _load(
     return graphs
 
 
-def _values(seen: Sequence[Observed], samples: SampleSet, metric: Metric) -> list[float]:
+def _values(seen: Sequence[list[Any]], samples: SampleSet, metric: Metric) -> list[float]:
     """The metric of each model; the first is the original."""
     judge = metric.judge(seen[0], samples)
     return [float(judge(found).value(np.arange(len(samples)))) for found in seen]

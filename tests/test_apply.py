@@ -36,7 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_file_is_the_same_bit_for_bit(folder: Path) -> None:
     plan = Plan.load(folder / "fast.onnx.plan.json")
     assert len(plan.rewritten) > 0
-    apply_plan(folder / "network.onnx", folder / "fast.onnx.plan.json", folder / "again.onnx")
+    apply_plan(
+        folder / "network.onnx",
+        folder / "fast.onnx.plan.json",
+        folder / "again.onnx",
+        calibration=folder / "calib.npz",
+    )
     assert (folder / "again.onnx").read_bytes() == (folder / "fast.onnx").read_bytes()
 
 
@@ -61,7 +66,8 @@ def test_with_external_weights_the_output_may_have_any_name(folder: Path) -> Non
         workers=1,
         max_trials=1,
     )
-    apply_plan(source, result.plan, folder / "other_name.onnx")
+    calibration = folder / "calib.npz"
+    apply_plan(source, result.plan, folder / "other_name.onnx", calibration=calibration)
     weights = [folder / f"{name}.onnx.data" for name in ("fast_external", "other_name")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -81,7 +87,9 @@ def test_another_result_is_refused_with_the_versions_that_differ(folder: Path) -
     plan = Plan.load(folder / "fast.onnx.plan.json")
     other = replace(plan, result_hash="0" * 64, versions={**plan.versions, "onnxsim": "0.1"})
     with pytest.raises(PlanError, match=r"made with onnxsim 0\.1 \(here "):
-        apply_plan(folder / "network.onnx", other, folder / "none.onnx")
+        apply_plan(
+            folder / "network.onnx", other, folder / "none.onnx", calibration=folder / "calib.npz"
+        )
     assert not (folder / "none.onnx").exists()
     assert not list(folder.glob(".actcc-*"))
 

@@ -22,13 +22,12 @@ def site_part(graph: Graph, offered: OfferedSite, *, repairs: bool) -> Graph:
     """The nodes that a candidate of a site changes, as a graph of its own.
 
     Args:
-        repairs: with the layers around it, where all of them together can be cut out.
+        repairs: with those of the layers around it that can be cut out with it.
     """
     alone = set(offered.site.nodes)
     if repairs:
-        around = neighbouring_nodes(graph, offered.site)
-        layers = any(graph.node(name).op in CONTRACTIONS for name in around)
-        if layers and _can_be_cut_out(graph, around):
+        around = _that_can_be_cut_out(graph, neighbouring_nodes(graph, offered.site))
+        if alone <= around and any(graph.node(name).op in CONTRACTIONS for name in around):
             return extract(graph, around, static=False)
     return extract(graph, alone)
 
@@ -47,15 +46,17 @@ def repaired_part(original: Graph, rewritten: Graph, feeds: Sequence[Mapping[str
     return repair(original, rewritten, feeds, steps=steps, threads=1).graph
 
 
-def _can_be_cut_out(graph: Graph, names: set[str]) -> bool:
-    """Whether nothing that the nodes read depends on what they write, past other nodes."""
-    behind: set[str] = set()
-    for node in graph.nodes():
-        outside = node.name not in names
-        if outside and (_reads_from(graph, node, names) or _reads_from(graph, node, behind)):
-            behind.add(node.name)
-    inside = [graph.node(name) for name in names]
-    return not any(_reads_from(graph, node, behind) for node in inside)
+def _that_can_be_cut_out(graph: Graph, names: set[str]) -> set[str]:
+    """Of these nodes, those that read nothing that comes of the others past nodes outside."""
+    while True:
+        behind: set[str] = set()
+        for node in graph.nodes():
+            if node.name not in names and _reads_from(graph, node, names | behind):
+                behind.add(node.name)
+        late = {name for name in names if _reads_from(graph, graph.node(name), behind)}
+        if not late:
+            return names
+        names = names - late
 
 
 def _reads_from(graph: Graph, node: Node, names: set[str]) -> bool:

@@ -11,8 +11,8 @@ are fitted in their turn (Nagel et al. 2019, section 4.1, scale between layers l
 nothing absorbs them, α = 1 and κ = 1.
 
 κ is not zero where something does: at the border of a padded convolution the padding stays zero
-while the activation is off by a constant, which no bias makes good. For ReLU, whose values are never
-below zero, an offset is worth more than that costs, and κ is zero.
+while the activation is off by a constant, which no bias makes good. For ReLU, whose values are
+never below zero, an offset is worth more than that costs, and κ is zero.
 
 a is found on a grid that puts the knee of g at quantiles of z, beyond both ends of them (where g
 is nearly linear) and at zero, then refined around the best point; negative a let a rising function

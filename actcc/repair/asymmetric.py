@@ -6,11 +6,12 @@ With wanted outputs t and present pre-activations p = X·W + b, for each channel
     z* = argmin ( g(z) − (t − c) )² + ρ·( z − p )²         element by element
     W, b = ridge fit of the layer to z*, with the anchor that it always has
 
-in turn, each step prolonged by a share of the one before it (Zhang et al. 2016, section 3.2, asymmetric non-linear reconstruction). All channels share
-one inverted Gram matrix, so a round costs two products with the rows. For ReLU z* is known: its
-two branches, z ≥ 0 and z < 0, have a minimum each, and the smaller is taken. For other functions
-one Newton step from p is tried, and the step as though g were the identity, which leads out of
-where g is flat. Each output keeps the round in which it was best.
+in turn, each step prolonged by a share of the one before it (Zhang et al. 2016, section 3.2,
+asymmetric non-linear reconstruction). All channels share one inverted Gram matrix, so a round costs
+two products with the rows. For ReLU z* is known: its two branches, z ≥ 0 and z < 0, have a minimum
+each, and the smaller is taken. For other functions one Newton step from p is tried, and the step as
+though g were the identity, which leads out of where g is flat. Each output keeps the round in which
+it was best.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class _Sums:
     @classmethod
     def empty(cls, weights: Array) -> _Sums:
         groups, _, outputs = weights.shape
-        return cls(*(np.zeros((groups, outputs)) for _ in range(3)), np.zeros(weights.shape))
+        off, square, target = np.zeros((3, groups, outputs))
+        return cls(off, square, target, np.zeros(weights.shape))
 
     def count(self, off: Array) -> None:
         self.off += off.sum(axis=1, dtype=np.float64)
@@ -107,7 +109,7 @@ def _offset(
     added: Array | float,
     start: tuple[Array, Array],
 ) -> Array:
-    """What the activations are off by at the start, on the first rows: float32 [groups, outputs]."""
+    """What activations are off by at the start, on the first rows: float32 [groups, outputs]."""
     block = equations.blocks[0]
     ahead = added if isinstance(added, float) else added[:, block]
     off = wanted[:, block] - after(equations.outputs(*start, block) + ahead)

@@ -42,6 +42,9 @@ class Steps:
     least_rows: int = LEAST_ROWS
 
 
+ALL_STEPS = Steps()
+
+
 @dataclass(frozen=True)
 class Rows:
     """What a layer reads and is wanted to give, at sampled positions; all float32.
@@ -198,9 +201,8 @@ def _affine(refit: Refit, rows: Rows, *, gain: bool) -> tuple[Array, Array, Arra
     channels = rows.pre_activation.transpose(1, 0, 2).reshape(count, -1)
     if refit.before is None or refit.after is None:
         raise ValueError(f"no activation is known behind '{refit.layer.node}'")
-    free = (
-        gain and refit.gain_is_free and refit.after.name != "Relu"
-    )  # whose gain is part of its scale
+    # The gain of ReLU is part of its scale.
+    free = gain and refit.gain_is_free and refit.after.name != "Relu"
     found = affine_fit(
         refit.before,
         refit.after,

@@ -10,9 +10,9 @@ layer is a system of its own, so a depthwise layer has many small ones. A column
 keeps the anchor's weight: its penalty is never zero. A strong λ matters: a few dozen images have
 few independent rows in the deep layers, and what is fitted to them alone is lost on others.
 
-The anchor are the original weights, times a factor for each input channel: the slope of the regression of
-what the channel was in the original network on what it is now. With it a layer whose inputs have
-been scaled starts from where it was.
+The anchor are the original weights, times a factor for each input channel: the slope of the
+regression of what the channel was in the original network on what it is now. With it a layer whose
+inputs have been scaled starts from where it was.
 """
 
 from __future__ import annotations

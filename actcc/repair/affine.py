@@ -108,21 +108,27 @@ class _Search:
     def coarse(self, scales: tuple[float, ...]) -> None:
         """Try every scale with the knee at every place."""
         steps = np.array(_BEYOND, np.float32)[:, None] * self._spread
-        knees = [*self._z[:, ::_KNEES_EVERY].T, *(self._z[:, 0] - steps)]
-        knees += [*(self._z[:, -1] + steps), np.zeros_like(self.shift)]
+        ends = (self._z[:, 0] - steps, self._z[:, -1] + steps, 0 * self._z[:, :1].T)
+        knees = np.concatenate([self._z[:, ::_KNEES_EVERY].T, *ends])
         for scale in scales:
-            for knee in knees:
-                self._try(np.full_like(self.shift, scale), -scale * knee)
+            self._try(np.full_like(knees, scale), -scale * knees)
 
     def refine(self, step: float) -> None:
         """Try points around the best."""
+        along = step * np.array(_STEPS, np.float32)[:, None] * self._spread
         scale, shift = self.scale, self.shift
         for across in _STEPS:
-            for along in _STEPS:
-                self._try(scale * (1 + across * step), shift + along * step * self._spread)
+            stretched = scale * np.float32(1 + across * step)
+            self._try(np.broadcast_to(stretched, along.shape), shift + along)
 
-    def _try(self, scale: Array, shift: Array) -> None:
-        error, gain = self._measure(scale, shift)
+    def _try(self, scales: Array, shifts: Array) -> None:
+        """Take the best of some points [points, channels] where it is better than the best."""
+        errors, gains = self._measure(scales, shifts)
+        best = np.argmin(np.where(np.isfinite(errors), errors, np.inf), axis=0)[None]
+        error, scale, shift, gain = (
+            np.take_along_axis(values, best, axis=0)[0]
+            for values in (errors, scales, shifts, gains)
+        )
         better = error < self._error * (1 - 1e-6)
         self.scale = np.where(better, scale, self.scale).astype(np.float32)
         self.shift = np.where(better, shift, self.shift).astype(np.float32)
@@ -130,14 +136,15 @@ class _Search:
         self._error = np.where(better, error, self._error)
 
     def _measure(self, scale: Array, shift: Array) -> tuple[Array, Array]:
-        values = self._after(scale[:, None] * self._z + shift[:, None])
+        """Error and gain at points [..., channels]."""
+        values = self._after(scale[..., None] * self._z + shift[..., None])
         gain = np.ones_like(scale)
         if self._gain_is_free:
-            centred = values - (values @ self._mass)[:, None]
+            centred = values - (values @ self._mass)[..., None]
             variance = (centred**2) @ self._mass
             slope = ((centred * self._centred) @ self._mass) / np.maximum(variance, 1e-12)
             known = (variance > 1e-12) & np.isfinite(slope)
             gain = np.where(known, np.clip(slope, *_GAINS), 1).astype(np.float32)
-        off = self._target - gain[:, None] * values
+        off = self._target - gain[..., None] * values
         mean = off @ self._mass
         return (off**2) @ self._mass - (1 - self._offset_cost) * mean**2, gain

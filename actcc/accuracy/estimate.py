@@ -214,9 +214,15 @@ def run_task(task: Task) -> Estimates:
 
 @dataclass(frozen=True)
 class _Suffix:
-    """What runs behind a site: a session, if anything does, and what it reads past the site."""
+    """What runs behind a site: a session, if anything does.
+
+    Attributes:
+        reads: what it reads of what the site's part writes.
+        feeds: what it reads past that.
+    """
 
     session: Any
+    reads: tuple[str, ...]
     feeds: tuple[str, ...]
 
 
@@ -247,7 +253,8 @@ class _CandidateRun:
         changed = dict(written)
         if self.suffix.session is not None:
             feeds = {name: values[name] for name in self.suffix.feeds}
-            changed.update(run(self.suffix.session, {**feeds, **written}))
+            feeds |= {name: written[name] for name in self.suffix.reads}
+            changed.update(run(self.suffix.session, feeds))
         return {**values, **changed}
 
     def add(self, index: int, outputs: Values, enough_loss: float) -> None:
@@ -308,11 +315,12 @@ def _open_suffix(graph: Graph, cut: Graph) -> _Suffix:
     written = [tensor.name for tensor in cut.outputs]
     behind = _descendants(graph, written) - {node.name for node in cut.nodes()}
     if not behind:
-        return _Suffix(None, ())
+        return _Suffix(None, (), ())
     outputs = [t.name for t in graph.outputs if _written_by(graph, t, behind)]
     part = extract(graph, behind, outputs, static=False)
-    feeds = tuple(tensor.name for tensor in part.inputs if tensor.name not in written)
-    return _Suffix(session(part), feeds)
+    names = [tensor.name for tensor in part.inputs]
+    reads = tuple(name for name in names if name in written)
+    return _Suffix(session(part), reads, tuple(name for name in names if name not in written))
 
 
 def _run_sample(

@@ -257,7 +257,8 @@ class _Surroundings:
             return None
         other = names[0][0]
         settled = self._latest.get(other, -1) < self._order[layer.writes]
-        constant = self._rewritten.constant(other) is not None
+        given = any(tensor.name == other for tensor in self._rewritten.inputs)
+        constant = self._rewritten.producer(other) is None and not given
         return Sum(other, ours.outputs[0].name) if settled and not constant else None
 
     def _reader(self, graph: Graph, tensor: str) -> Node | None:

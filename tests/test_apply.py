@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from every_rewrite import Immediately
 from networks import images, residual_network
 from onnx import numpy_helper
 
@@ -14,6 +15,8 @@ from actcc.budget import Budget
 from actcc.errors import PlanError
 from actcc.pipeline import optimize
 from actcc.plan import Plan
+
+pytestmark = pytest.mark.usefixtures("simplify_here")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=folder / "fast.onnx",
         calibration=folder / "calib.npz",
         budget=Budget.parse(max_drop="30%"),
-        workers=1,
+        skip=["simplify"],
+        executor=Immediately(),
         max_trials=2,
     )
     return folder
@@ -46,7 +50,9 @@ def test_the_file_is_the_same_bit_for_bit(folder: Path) -> None:
 
 
 def test_a_plan_that_keeps_everything_copies_the_model(folder: Path) -> None:
-    plan = optimize(folder / "network.onnx", "npu1", skip=["swap-activation"], workers=1).plan
+    plan = optimize(
+        folder / "network.onnx", "npu1", skip=["swap-activation"], executor=Immediately()
+    ).plan
     unchanged = not plan.rewritten
     assert unchanged
     apply_plan(folder / "network.onnx", plan, folder / "copy.onnx")
@@ -63,7 +69,7 @@ def test_with_external_weights_the_output_may_have_any_name(folder: Path) -> Non
         output=folder / "fast_external.onnx",
         calibration=folder / "calib.npz",
         budget=Budget.parse(max_drop="30%"),
-        workers=1,
+        executor=Immediately(),
         max_trials=1,
     )
     calibration = folder / "calib.npz"

@@ -18,6 +18,9 @@ from actcc.passes import NORMALIZING
 from actcc.runtime import random_feeds
 from actcc.site import Site
 
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
+
 MODELS = (
     "FastestDet",
     "mobilenet_v2",

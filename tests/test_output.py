@@ -14,6 +14,9 @@ from actcc.graph.files import staging_folder, write_model, writing
 from actcc.output import check_output
 from actcc.pipeline import optimize
 
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
+
 NETWORK = """
 <ir_version: 8, opset_import: ["" : 17]>
 network (float[1, 3] x) => (float[1, 3] y) <float[1, 3] w = {1, 2, 3}> {

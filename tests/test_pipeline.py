@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from every_rewrite import Immediately
 from networks import Builder, images, residual_network
 
 import actcc.search.cpsat
@@ -14,11 +15,20 @@ from actcc.budget import Budget
 from actcc.errors import BudgetError, InfeasibleError
 from actcc.graph import Graph
 from actcc.graph.compare import compare
-from actcc.pipeline import optimize
+from actcc.pipeline import optimize as run_pipeline
 from actcc.plan import Plan
+from actcc.repair import RepairMethod
 from actcc.result import Result
 from actcc.runtime import random_feeds, run, session
 from actcc.site import KEEP
+
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
+
+def optimize(model: object, target: str, **named: object) -> Result:
+    """In this process and without a repair, which is most of a run's time."""
+    plain = {"executor": Immediately(), "repair": RepairMethod("none")}
+    return run_pipeline(model, target, **{**plain, **named})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -44,7 +54,7 @@ def chosen(result: Result) -> dict[str, str]:
 
 def test_within_a_wide_budget_the_network_gets_faster(model: Path, calibration: Path) -> None:
     output = model.parent / "fast.onnx"
-    result = optimize(
+    result = run_pipeline(
         model, "npu1", output=output, calibration=calibration, budget=with_drop("30%"), workers=1
     )
     assert result.status == "optimized"
@@ -62,7 +72,7 @@ def test_the_held_out_drop_is_what_a_second_run_measures(model: Path, calibratio
     from actcc.accuracy.fidelity import FidelityReference
     from actcc.calibration import load_samples
 
-    result = optimize(model, "npu1", calibration=calibration, budget=with_drop("10%"), workers=1)
+    result = optimize(model, "npu1", calibration=calibration, budget=with_drop("10%"))
     original = Graph.load(model)
     _, held_out = load_samples(calibration, original).split(0.4, 0)
     reference = FidelityReference(reference_outputs(original, held_out))
@@ -72,7 +82,7 @@ def test_the_held_out_drop_is_what_a_second_run_measures(model: Path, calibratio
 
 
 def test_without_data_only_exact_candidates_are_chosen(model: Path) -> None:
-    result = optimize(model, "npu1", workers=1)
+    result = optimize(model, "npu1")
     for site in result.plan.sites:
         picked = [c for c in site.candidates if c.name == site.chosen]
         assert all(candidate.exact for candidate in picked)
@@ -87,7 +97,7 @@ def test_an_output_that_cannot_be_faster_is_the_original_byte_for_byte(tmp_path:
     network (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }
     """
     onnx.save_model(onnx.parser.parse_model(text), source)
-    result = optimize(source, "npu1", output=output, workers=1)
+    result = optimize(source, "npu1", output=output)
     assert result.status == "unchanged"
     assert "no site" in result.reason
     assert output.read_bytes() == source.read_bytes()
@@ -95,8 +105,9 @@ def test_an_output_that_cannot_be_faster_is_the_original_byte_for_byte(tmp_path:
 
 
 def test_the_same_input_and_seed_give_the_same_plan(model: Path, calibration: Path) -> None:
+    arguments = {"calibration": calibration, "budget": with_drop("10%"), "max_trials": 2}
     results = [
-        optimize(model, "npu1", calibration=calibration, budget=with_drop("10%"), workers=workers)
+        run_pipeline(model, "npu1", **arguments, workers=workers)  # type: ignore[arg-type]
         for workers in (1, 2)
     ]
     assert results[0].plan == results[1].plan
@@ -104,7 +115,7 @@ def test_the_same_input_and_seed_give_the_same_plan(model: Path, calibration: Pa
 
 def test_two_devices_get_different_plans(model: Path, calibration: Path) -> None:
     plans = [
-        chosen(optimize(model, target, calibration=calibration, budget=with_drop("20%"), workers=1))
+        chosen(optimize(model, target, calibration=calibration, budget=with_drop("20%")))
         for target in ("cpu", "npu1")
     ]
     assert plans[0] != plans[1]
@@ -113,15 +124,15 @@ def test_two_devices_get_different_plans(model: Path, calibration: Path) -> None
 def test_nothing_but_output_plan_and_report_is_left_behind(model: Path, calibration: Path) -> None:
     before = set(model.parent.iterdir())
     output = model.parent / "fast.onnx"
-    optimize(model, "npu1", output=output, calibration=calibration, workers=1)
+    optimize(model, "npu1", output=output, calibration=calibration)
     added = {path.name for path in set(model.parent.iterdir()) - before}
     assert added == {"fast.onnx", "fast.onnx.plan.json", "fast.onnx.report.html"}
 
 
 def test_the_most_accurate_network_of_a_latency(model: Path, calibration: Path) -> None:
     budget = Budget.parse(max_drop=None, max_latency="85%", objective="accuracy")
-    accurate = optimize(model, "npu1", calibration=calibration, budget=budget, workers=1)
-    fast = optimize(model, "npu1", calibration=calibration, budget=with_drop("100%"), workers=1)
+    accurate = optimize(model, "npu1", calibration=calibration, budget=budget)
+    fast = optimize(model, "npu1", calibration=calibration, budget=with_drop("100%"))
     assert accurate.plan.latency.ratio <= 0.85
     assert accurate.plan.accuracy is not None
     assert fast.plan.accuracy is not None
@@ -136,7 +147,7 @@ def test_a_memory_budget_is_kept(calibration: Path) -> None:
     build.nodes[-1].output[0] = "map"
     network = build.model((1, 3, 16, 16), {"map": (1, 4, 16, 16)})
     budget = with_drop("90%", max_memory="80%")
-    result = optimize(network, "npu1", calibration=calibration, budget=budget, workers=1)
+    result = optimize(network, "npu1", calibration=calibration, budget=budget)
     before, after = result.plan.peak_bytes
     assert after <= 0.8 * before
     assert result.status == "optimized"
@@ -145,14 +156,14 @@ def test_a_memory_budget_is_kept(calibration: Path) -> None:
 def test_a_memory_out_of_reach_names_the_nearest(model: Path, calibration: Path) -> None:
     budget = with_drop("90%", max_memory="10%")
     with pytest.raises(InfeasibleError, match="peak memory") as caught:
-        optimize(model, "npu1", calibration=calibration, budget=budget, workers=1)
+        optimize(model, "npu1", calibration=calibration, budget=budget)
     assert caught.value.nearest["max_peak_bytes"] > 0
 
 
 def test_a_budget_out_of_reach_names_the_nearest(model: Path, calibration: Path) -> None:
     budget = with_drop("1%", max_latency="5%")
     with pytest.raises(InfeasibleError, match="nearest") as caught:
-        optimize(model, "npu1", calibration=calibration, budget=budget, workers=1)
+        optimize(model, "npu1", calibration=calibration, budget=budget)
     assert caught.value.nearest["max_cost_ns"] > 0
 
 
@@ -177,7 +188,7 @@ def test_the_best_plan_survives_an_interruption(
 ) -> None:
     output = model.parent / "fast.onnx"
     result = optimize(
-        model, "npu1", output=output, calibration=calibration, budget=with_drop("30%"), workers=1
+        model, "npu1", output=output, calibration=calibration, budget=with_drop("30%")
     )
     assert len(interrupted_after_two) == 3
     assert result.status == "optimized"
@@ -196,7 +207,6 @@ def test_a_metric_of_the_users_own_is_what_the_budget_binds(model: Path, calibra
         calibration=calibration,
         metric=f"{model.parent / 'metric.py'}:mean",
         budget=with_drop("0.05abs"),
-        workers=1,
     )
     figures = result.plan.accuracy
     assert figures is not None
@@ -206,7 +216,7 @@ def test_a_metric_of_the_users_own_is_what_the_budget_binds(model: Path, calibra
 
 
 def test_a_pass_can_be_skipped_by_name(model: Path) -> None:
-    result = optimize(model, "npu1", skip=["swap-activation"], workers=1)
+    result = optimize(model, "npu1", skip=["swap-activation"])
     assert result.plan.sites == ()
 
 
@@ -239,7 +249,6 @@ def test_a_plan_that_cannot_be_applied_ends_no_other(
         budget=with_drop("60%"),
         plugins=[failing_from_the_second_site],
         skip=["swap-activation"],
-        workers=1,
     )
     assert output.exists()
     if result.status == "unchanged":
@@ -258,7 +267,7 @@ def test_a_model_with_weights_beside_it_keeps_them_beside_it(
     )
     output = tmp_path / "fast.onnx"
     result = optimize(
-        source, "npu1", output=output, calibration=calibration, budget=with_drop("30%"), workers=1
+        source, "npu1", output=output, calibration=calibration, budget=with_drop("30%")
     )
     assert result.status == "optimized"
     assert (tmp_path / "fast.onnx.data").exists()
@@ -268,7 +277,7 @@ def test_a_model_with_weights_beside_it_keeps_them_beside_it(
 
 def test_a_plan_without_an_accuracy_limit_survives_json(model: Path, calibration: Path) -> None:
     result = optimize(
-        model, "npu1", calibration=calibration, budget=with_drop("none"), workers=1, max_trials=2
+        model, "npu1", calibration=calibration, budget=with_drop("none"), max_trials=2
     )
     assert result.plan.accuracy is not None
     assert result.plan.accuracy.allowed_drop is None
@@ -277,12 +286,12 @@ def test_a_plan_without_an_accuracy_limit_survives_json(model: Path, calibration
 
 def test_the_accuracy_objective_works_without_data(model: Path) -> None:
     budget = Budget.parse(max_latency="100%", objective="accuracy")
-    result = optimize(model, "npu1", budget=budget, workers=1)
+    result = optimize(model, "npu1", budget=budget)
     assert result.plan.latency.ratio <= 1.0
 
 
 def test_no_time_at_all_still_makes_one_trial(model: Path, calibration: Path) -> None:
-    result = optimize(model, "npu1", calibration=calibration, time_limit_s=1e-9, workers=1)
+    result = optimize(model, "npu1", calibration=calibration, time_limit_s=1e-9)
     assert len(result.trials) == 1
 
 
@@ -292,7 +301,7 @@ def test_a_graph_keeps_the_input_shapes_it_was_loaded_with(tmp_path: Path) -> No
     network (float[batch, 8] x) => (float[batch, 8] y) { s = Sigmoid(x) y = Mul(x, s) }
     """
     graph = Graph.load(onnx.parser.parse_model(text), {"x": (4, 8)})
-    result = optimize(graph, "npu1", workers=1)
+    result = optimize(graph, "npu1")
     declared = result.graph.to_proto().graph.input[0].type.tensor_type.shape.dim[0]
     assert declared.dim_param == "batch"
 
@@ -325,7 +334,7 @@ def test_an_interrupted_run_is_resumed_and_comes_to_the_same_plan(
     model: Path, calibration: Path, stage: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACTCC_CACHE_DIR", str(model.parent / "cache"))
-    arguments = {"calibration": calibration, "budget": with_drop("30%"), "workers": 1}
+    arguments = {"calibration": calibration, "budget": with_drop("30%")}
     whole = optimize(model, "npu1", **arguments, max_trials=3)  # type: ignore[arg-type]
     assert not list(model.parent.rglob("*.jsonl"))
     stopped = StopsAfter(stage, steps)
@@ -341,7 +350,7 @@ def test_an_interrupted_run_is_resumed_and_comes_to_the_same_plan(
 
 
 def test_a_preset_sets_the_effort_and_explicit_limits_win(model: Path, calibration: Path) -> None:
-    arguments = {"calibration": calibration, "budget": with_drop("5%"), "workers": 1}
+    arguments = {"calibration": calibration, "budget": with_drop("5%")}
     quick = optimize(model, "npu1", **arguments, preset="quick")  # type: ignore[arg-type]
     assert 1 <= len(quick.trials) <= 3
     one = optimize(model, "npu1", **arguments, preset="quick", max_trials=1)  # type: ignore[arg-type]
@@ -358,7 +367,5 @@ def test_nodes_without_a_name_of_their_own_are_no_obstacle(
     for node in proto.graph.node:
         node.name = names
     onnx.save_model(proto, model)
-    result = optimize(
-        model, "npu1", calibration=calibration, budget=with_drop("30%"), workers=1, max_trials=2
-    )
+    result = optimize(model, "npu1", calibration=calibration, budget=with_drop("30%"), max_trials=2)
     assert result.status == "optimized"

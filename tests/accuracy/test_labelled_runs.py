@@ -12,6 +12,9 @@ from actcc.budget import Budget
 from actcc.errors import DataError
 from actcc.pipeline import optimize
 
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
+
 CLASSES = 3
 
 

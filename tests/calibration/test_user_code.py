@@ -66,7 +66,8 @@ def test_a_set_is_taken_as_it_is(graph) -> None:
 def test_samples_of_a_function_travel_as_a_path(code, model_with) -> None:
     specification = code("def samples(): return [np.ones((500, 2), np.float32)] * 50")
     sent = pickle.dumps(data := load_samples(specification, model_with(("x", [500, 2]))))
-    assert len(sent) < 5_000
+    # Names and places are sent, and the path in a name may be long; the arrays are 200 kB.
+    assert len(sent) < 0.1 * sum(sample.inputs["x"].nbytes for sample in data)
     np.testing.assert_array_equal(pickle.loads(sent)[49].inputs["x"], data[49].inputs["x"])
 
 

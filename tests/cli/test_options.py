@@ -15,6 +15,8 @@ from actcc.effort import FRONT_EFFORT, STRATEGY_NAMES
 from actcc.errors import ModelError
 from actcc.search import STRATEGIES
 
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from every_rewrite import Immediately
 from networks import images, residual_network
 
 from actcc.accuracy.fidelity import Fidelity
@@ -35,6 +36,8 @@ from actcc.pipeline import optimize
 from actcc.site import KEEP
 from actcc.targets import load_target
 
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[ThreadPoolExecutor]:
@@ -44,7 +47,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture(scope="module")
 def subject(executor: ThreadPoolExecutor) -> Subject:
-    graph = normalize(Graph.load(residual_network())).graph
+    graph = normalize(Graph.load(residual_network()), skip=["simplify"]).graph
     passes = select_passes(None)
     samples = load_samples(images(24), graph)
     sites = find_sites(graph, passes, load_target("npu1")).sites
@@ -256,7 +259,7 @@ def test_evaluation_data_alone_is_enough_for_an_estimator_that_needs_none(model:
         estimator="noise",
         max_trials=2,
         budget=Budget.parse(max_drop="30%"),
-        workers=1,
+        executor=Immediately(),
     )
     figures = result.plan.accuracy
     assert figures is not None
@@ -268,7 +271,7 @@ def test_evaluation_data_alone_is_enough_for_an_estimator_that_needs_none(model:
 
 def test_evaluation_data_alone_is_too_little_for_fidelity(model: Path) -> None:
     with pytest.raises(DataError, match="--estimator noise"):
-        optimize(model, "npu1", evaluation=model.parent / "calib.npz", workers=1)
+        optimize(model, "npu1", evaluation=model.parent / "calib.npz", executor=Immediately())
 
 
 @pytest.mark.parametrize("estimator", ["auto", LEARNED])
@@ -281,12 +284,16 @@ def test_a_ranking_that_cannot_be_made_is_refused_before_anything_is_priced(
     monkeypatch.setattr("actcc.evidence.price_sites", too_late)
     with pytest.raises(DataError, match=f"--estimator {estimator} needs a ranking; run `actcc"):
         optimize(
-            model, "npu1", evaluation=model.parent / "calib.npz", estimator=estimator, workers=1
+            model,
+            "npu1",
+            evaluation=model.parent / "calib.npz",
+            estimator=estimator,
+            executor=Immediately(),
         )
 
 
 def test_without_any_data_no_estimator_offers_approximate_candidates(model: Path) -> None:
-    result = optimize(model, "npu1", estimator="noise", workers=1)
+    result = optimize(model, "npu1", estimator="noise", executor=Immediately())
     for site in result.plan.sites:
         assert all(c.exact for c in site.candidates if c.name == site.chosen)
 
@@ -308,7 +315,7 @@ def test_rank_prints_a_table_and_optimize_uses_it(model: Path) -> None:
         estimator="auto",
         max_trials=1,
         budget=Budget.parse(max_drop="30%"),
-        workers=1,
+        executor=Immediately(),
     )
     assert result.plan.settings["estimator"] == best
     shown = CliRunner().invoke(cli, ["rank", str(model), *data, *few, "--quiet"])

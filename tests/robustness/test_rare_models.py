@@ -17,6 +17,9 @@ from actcc.pipeline import optimize
 from actcc.runtime import random_feeds, run, session
 from actcc.validity import require_valid
 
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
+
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 
 
@@ -39,7 +42,7 @@ def test_a_model_of_other_domains_alone_needs_no_onnx_opset(tmp_path: Path) -> N
     opsets = [helper.make_opsetid("ai.onnx.ml", 3)]
     path = saved(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path)
     output = tmp_path / "out.onnx"
-    result = optimize(path, "npu1", output=output, workers=1)
+    result = optimize(path, "npu1", output=output, executor=Immediately())
     assert result.status == "unchanged"
     assert "Binarizer" in result.reason
     assert output.read_bytes() == path.read_bytes()
@@ -70,7 +73,7 @@ def test_outputs_that_are_left_out_take_no_memory() -> None:
 
 def test_a_network_without_elements_cannot_be_priced(tmp_path: Path) -> None:
     path = saved(parsed("network (float[1, 0] x) => (float[1, 0] y) { y = Relu(x) }"), tmp_path)
-    result = optimize(path, "npu1", workers=1)
+    result = optimize(path, "npu1", executor=Immediately())
     assert result.status == "unchanged"
     assert "nothing is left to run" in result.reason
 
@@ -103,7 +106,7 @@ def test_a_convolution_of_no_groups_is_left_as_it_is(tmp_path: Path) -> None:
     weight = onnx.numpy_helper.from_array(np.zeros((4, 4, 1, 1), np.float32), "w")
     del model.graph.initializer[:]
     model.graph.initializer.append(weight)
-    result = optimize(saved(model, tmp_path), "npu1", workers=1)
+    result = optimize(saved(model, tmp_path), "npu1", executor=Immediately())
     assert result.status == "unchanged"
     assert "0 groups" in result.reason
 
@@ -137,7 +140,7 @@ def test_what_the_checker_forbids_and_the_runtime_runs_comes_back_as_it_is(tmp_p
     with pytest.raises(onnx.checker.ValidationError):
         onnx.checker.check_model(str(path))
     require_valid(path, Graph.load(path))
-    assert optimize(path, "npu1", workers=1).status == "unchanged"
+    assert optimize(path, "npu1", executor=Immediately()).status == "unchanged"
 
 
 def test_where_even_the_normalized_network_is_refused_the_reason_says_so(
@@ -181,7 +184,7 @@ def test_external_data_of_rare_tensors_goes_along_to_another_folder(
     (model.functions[0] if model.functions else model.graph).node[0].attribute.append(constant)
     (tmp_path / "elsewhere").mkdir()
     output = tmp_path / "elsewhere" / "out.onnx"
-    optimize(saved(model, tmp_path), "npu1", output=output, workers=1)
+    optimize(saved(model, tmp_path), "npu1", output=output, executor=Immediately())
     found = run(session(output), {"x": np.ones(4, np.float32)})
     np.testing.assert_array_equal(found["z"], values + 1)
 

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from actcc.cli import cli, main
 from actcc.front import Front
 
+pytestmark = pytest.mark.usefixtures("simplify_here")
+
 
 @pytest.fixture
 def data(front: Front, network: Path) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from networks import images, residual_network
 
 from actcc.pipeline import optimize
@@ -29,7 +30,7 @@ def test_tasks_that_did_not_start_by_the_deadline_have_no_result() -> None:
             deadline=started + 0.2,
         )
     assert 1 <= len(found) < 40
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 1.9  # all of them take 2 s
 
 
 def test_a_deadline_that_has_passed_starts_nothing() -> None:
@@ -37,6 +38,7 @@ def test_a_deadline_that_has_passed_starts_nothing() -> None:
         assert map_tasks(executor, pause, [0.1], lambda: None, deadline=time.monotonic()) == []
 
 
+@pytest.mark.usefixtures("simplify_here")
 def test_candidates_without_an_estimate_name_the_time_limit(tmp_path: Path) -> None:
     onnx.save_model(residual_network(), tmp_path / "network.onnx")
     np.savez(tmp_path / "calib.npz", images=images(8))

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import networks
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from segment_checks import SAMPLES, check_segments, feeds, model
 
 from actcc.calibration import load_samples
 from actcc.errors import DataError, ModelError, RepairError
 from actcc.graph import Graph
-from actcc.graph.files import write_model
 from actcc.repair import execution
 from actcc.repair.execution import Execution, TensorStore
 from actcc.runtime import run, session
-
-SAMPLES = 3
 
 
 @pytest.fixture
@@ -47,46 +41,6 @@ def nodes_run(monkeypatch):
     monkeypatch.setattr(execution, "session", counting)
     monkeypatch.setattr(execution, "run", counting_run)
     return counted
-
-
-def feeds(count=SAMPLES, size=16):
-    return [{"images": image[None]} for image in networks.images(count, size)]
-
-
-def model(text, opset=17, **weights):
-    parsed = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]>\n{text}')
-    parsed.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in weights.items())
-    for index, node in enumerate(parsed.graph.node):
-        node.name = node.name or f"{node.op_type}{index}"
-    return parsed
-
-
-def check_segments(parsed, samples, pool, limit=1 << 20, segments=None):
-    """Tensors reached one after the other are what one session of the whole network writes."""
-    graph = Graph.load(parsed)
-    names = [tensor.name for node in graph.nodes() for tensor in node.outputs if tensor.name]
-    names = [name for name in names if name in graph.types]
-    whole = onnx.ModelProto()
-    whole.CopyFrom(graph.to_proto())
-    have = {output.name for output in whole.graph.output}
-    whole.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in have)
-    runner = session(whole, optimise=False)
-    with TensorStore(limit) as store:
-        network = Execution(graph, samples, store, pool)
-        network.want(names)
-        for name in names:
-            network.reach([name])
-            for index, sample in enumerate(samples):
-                expected = run(runner, sample)[name]
-                found = network.values(name, index)
-                assert found.dtype == expected.dtype
-                np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-            network.release(name)
-            assert store.bytes <= limit
-        assert store.most_bytes <= limit
-        assert store.bytes == 0
-        assert network.runs == (len(names) if segments is None else segments)
-        return store
 
 
 # ---------------------------------------------------------------- numbers and counts
@@ -263,207 +217,6 @@ def test_samples_are_loaded_once_for_both_networks_and_not_all_held(pool, tmp_pa
             np.testing.assert_array_equal(one.values(name, 5), other.values(name, 5))
         assert loads == dict.fromkeys(range(6), 1)
         assert store.most_bytes <= 4 << 10
-
-
-def test_the_store_keeps_what_it_was_given_on_either_side_of_its_limit():
-    arrays = [
-        np.arange(6, dtype=np.float16).reshape(2, 3),
-        np.array(3.5),
-        np.zeros((0, 4), np.float32),
-        np.array(["one", "äöü"], dtype=object),
-        np.array([True, False]),
-        np.arange(12).reshape(3, 4).T,
-    ]
-    for limit in (0, 20, 1 << 20):
-        with TensorStore(limit) as store:
-            kept = [store.keep(values) for values in arrays]
-            assert store.bytes <= limit
-            for one, values in zip(kept, arrays, strict=True):
-                assert one.values.dtype == values.dtype
-                np.testing.assert_array_equal(one.values, values)
-                store.drop(one)
-            assert store.bytes == 0
-
-
-def test_many_spilled_arrays_hold_no_file_open():
-    folder = Path("/proc/self/fd")
-    if not folder.is_dir():
-        pytest.skip("needs /proc to count open files")
-    with TensorStore(0) as store:
-        before = len(os.listdir(folder))
-        kept = [store.keep(np.ones(3)) for _ in range(50)]
-        assert sum(one.values.sum() for one in kept) == 150
-        assert len(os.listdir(folder)) <= before + 1
-
-
-def test_threads_may_fill_a_store_and_its_limit_holds():
-    with TensorStore(1000) as store, ThreadPoolExecutor(8) as threads:
-        kept = list(threads.map(lambda i: store.keep(np.full(10, i)), range(200)))
-        assert store.most_bytes <= 1000
-        assert store.bytes + store.spilled_bytes == 200 * 80
-        assert [one.values[0] for one in kept] == list(range(200))
-        list(threads.map(store.drop, kept))
-        assert store.bytes == 0
-
-
-def test_dropped_files_are_deleted_and_an_error_leaves_none_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-
-    def fail():
-        with TensorStore(0) as store:
-            first, _ = store.keep(np.ones(3)), store.keep(np.ones(3))
-            assert len(list(tmp_path.rglob("*.npy"))) == 2
-            store.drop(first)
-            assert len(list(tmp_path.rglob("*.npy"))) == 1
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_that_is_gone_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    store = TensorStore(0)
-    store.close()
-    with pytest.raises(RepairError, match="--repair-memory"):
-        store.keep(np.ones(3))
-
-
-# ---------------------------------------------------------------- kinds of networks
-
-
-def test_symbolic_dimensions_may_differ_from_sample_to_sample(pool):
-    text = """g (float[n,3] x) => (float[n,3] y) {
-        a = Relu(x)
-        s = Shape(a)
-        z = ConstantOfShape(s)
-        y = Add(a, z)
-    }"""
-    samples = [{"x": networks.images(1, 4)[0].reshape(-1, 3)[:n]} for n in (1, 4, 2)]
-    check_segments(model(text), samples, pool)
-
-
-def test_subgraphs_read_tensors_inputs_and_weights_from_outside(pool):
-    text = """g (float[3] x, bool c) => (float[3] y, float[3] a) {
-        a = Relu(x)
-        b = Neg(a)
-        d = If(c) <
-            then_branch = t () => (float[3] p) { q = Mul(a, w) p = Add(q, x) },
-            else_branch = e () => (float[3] n) { n = Identity(b) }
-        >
-        y = Sub(d, a)
-    }"""
-    w = np.arange(3, dtype=np.float32)
-    samples = [{"x": w - 1, "c": np.array(flag)} for flag in (True, False)]
-    check_segments(model(text, w=w), samples, pool)
-
-
-def test_a_weight_of_a_subgraph_that_is_too_large_for_a_frame_is_there(pool):
-    text = """g (float[400] x, bool c) => (float[400] y) {
-        a = Relu(x)
-        y = If(c) <
-            then_branch = t () => (float[400] p) { p = Mul(a, w) },
-            else_branch = e () => (float[400] n) { n = Identity(a) }
-        >
-    }"""
-    w = np.arange(400, dtype=np.float32)
-    samples = [{"x": w, "c": np.array(flag)} for flag in (True, False)]
-    check_segments(model(text, w=w), samples, pool)
-
-
-def test_a_loop_reads_from_outside_at_any_depth(pool):
-    text = """g (float[3] x, int64 n, bool c) => (float[3] y) {
-        a = Relu(x)
-        b = Neg(x)
-        z = Loop(n, c, x) <
-            body = l (int64 i, bool k, float[3] s) => (bool m, float[3] r) {
-                m = Identity(k)
-                h = If(k) <
-                    then_branch = t () => (float[3] p) { p = Mul(a, w) },
-                    else_branch = e () => (float[3] q) { q = Identity(b) }
-                >
-                r = Add(s, h)
-            }
-        >
-        y = Abs(z)
-    }"""
-    w = np.arange(3, dtype=np.float32)
-    samples = [{"x": w - 1, "n": np.array(n), "c": np.array(True)} for n in (1, 3)]
-    check_segments(model(text, w=w), samples, pool)
-
-
-def test_functions_of_the_model_and_constant_nodes(pool):
-    text = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
-    g (float[3] x) => (float[3] y) {
-        c = Constant<value_floats = [1.0, 2.0, 3.0]>()
-        a = own.twice(x)
-        y = Add(a, c)
-    }
-    <domain: "own", opset_import: ["" : 17]> twice (i) => (o) { o = Add(i, i) }"""
-    parsed = onnx.parser.parse_model(text)
-    check_segments(parsed, [{"x": np.ones(3, np.float32)}], pool, segments=2)
-
-
-def test_optional_inputs_and_outputs_may_be_left_out(pool):
-    nodes = [
-        helper.make_node("Dropout", ["x"], ["a", ""], name="drop"),
-        helper.make_node("Clip", ["a", "", "high"], ["y"], name="clip"),
-    ]
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in "xy")
-    weights = [numpy_helper.from_array(np.array(0.5, np.float32), "high")]
-    graph = helper.make_graph(nodes, "g", [x], [y], weights)
-    parsed = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    check_segments(parsed, [{"x": np.ones(3, np.float32)}], pool)
-
-
-def test_a_default_that_a_caller_may_override_is_the_default(pool):
-    text = "g (float[3] x, float[3] w) => (float[3] y) { a = Relu(x) y = Mul(a, w) }"
-    w = np.arange(3, dtype=np.float32)
-    check_segments(model(text, w=w), [{"x": np.ones(3, np.float32)}], pool)
-
-
-def test_nodes_that_exchange_a_sequence_run_together(pool):
-    text = """g (float[4] x) => (float[4] y) {
-        a = Relu(x)
-        s = SplitToSequence<keepdims = 1>(a, size)
-        i = Identity(zero)
-        n = SequenceLength(s)
-        e = SequenceAt(s, i)
-        b = Add(e, e)
-        y = Concat<axis = 0>(b, e)
-    }"""
-    parsed = model(text, size=np.array(2), zero=np.array(0))
-    check_segments(parsed, [{"x": np.arange(4, dtype=np.float32)}], pool, segments=5)
-
-
-def test_types_that_onnx_cannot_infer_are_those_of_the_values(pool):
-    parsed = model("""g (float[1,4] x) => (float[1,4] y) { a = Relu(x) b = Neg(a) y = Abs(b) }""")
-    parsed.graph.node[1].op_type, parsed.graph.node[1].domain = "QuickGelu", "com.microsoft"
-    parsed.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    graph = Graph.load(parsed)
-    assert "b" not in graph.types
-    samples = [{"x": np.ones((1, 4), np.float32)}]
-    with TensorStore(1 << 10) as store:
-        network = Execution(graph, samples, store, pool)
-        network.want(["y"])
-        for name in "aby":
-            network.reach([name])
-        np.testing.assert_allclose(network.values("y", 0), run(session(graph), samples[0])["y"])
-
-
-def test_weights_in_a_file_of_their_own_are_never_serialised_whole(pool, tmp_path, monkeypatch):
-    write_model(networks.residual_network(channels=32), tmp_path / "m.onnx", external=True)
-    graph = Graph.load(tmp_path / "m.onnx")
-    monkeypatch.setattr(Graph, "to_proto", lambda self: pytest.fail("exported whole"))
-    with TensorStore(1 << 20) as store:
-        network = Execution(graph, feeds(), store, pool)
-        network.want(["map"])
-        network.reach(["map"])
-        found = network.values("map", 1)
-    monkeypatch.undo()
-    expected = run(session(graph, optimise=False), feeds()[1])["map"]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------- what can be asked for and fail

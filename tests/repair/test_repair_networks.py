@@ -2,110 +2,31 @@
 
 from __future__ import annotations
 
-import tempfile
-
 import numpy as np
-import onnx
 import pytest
-from networks import images, residual_network
-from onnx import numpy_helper
+from network_pairs import (
+    CHAIN,
+    FITTED,
+    HELD_OUT,
+    chain,
+    chain_feeds,
+    chain_weights,
+    constants,
+    error,
+    feeds,
+    floats,
+    model,
+    outputs,
+    pair,
+    serialized,
+    weight,
+    weights,
+    with_activation,
+)
+from networks import residual_network
 
-from actcc.errors import RepairError
 from actcc.graph import Graph
-from actcc.repair import repair, sequential
-from actcc.runtime import run, session
-
-RANDOM = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def drawn_anew(monkeypatch):
-    """Each test draws the same numbers, whichever run before it."""
-    monkeypatch.setattr(f"{__name__}.RANDOM", np.random.default_rng(0))
-
-
-def floats(*shape, scale=1.0, dtype=np.float32):
-    return (scale * RANDOM.standard_normal(shape)).astype(dtype)
-
-
-def weights(*shape):
-    """Weights that keep the size of what they map."""
-    fan_in = int(np.prod(shape[1:])) if len(shape) != 2 else shape[0]
-    return floats(*shape, scale=1.4 / np.sqrt(fan_in))
-
-
-def model(text, opset=17, ir=8, **initializers):
-    """A model of ONNX text, with initializers by name."""
-    parsed = onnx.parser.parse_model(f'<ir_version: {ir}, opset_import: ["" : {opset}]>\n{text}')
-    parsed.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(v), n) for n, v in initializers.items()
-    )
-    for index, node in enumerate(parsed.graph.node):
-        node.name = node.name or f"{node.op_type}{index}"
-    return parsed
-
-
-def pair(text, old="Softplus", new="Relu", **initializers):
-    """The graph of a text, and the same with another activation."""
-    assert old in text
-    networks = (model(t, **initializers) for t in (text, text.replace(old, new)))
-    return tuple(Graph.load(network) for network in networks)
-
-
-def outputs(graph, feeds):
-    runner = session(graph)
-    return [run(runner, sample) for sample in feeds]
-
-
-def error(original, other, feeds):
-    """Share of the outputs' energy, free of its mean, that another network misses."""
-    missed = total = 0.0
-    for theirs, ours in zip(outputs(original, feeds), outputs(other, feeds), strict=True):
-        for name, values in theirs.items():
-            missed += np.square(ours[name].astype(np.float64) - values).sum()
-            total += np.square(values.astype(np.float64) - values.mean()).sum()
-    return missed / total
-
-
-def constants(graph):
-    return {t.name: numpy_helper.to_array(t) for t in graph.to_proto().graph.initializer}
-
-
-def weight(graph, node):
-    """Values of a layer's weights."""
-    return graph.constant(graph.node(node).inputs[1])
-
-
-def serialized(graph):
-    return graph.to_proto().SerializeToString(deterministic=True)
-
-
-def with_activation(proto, op):
-    """A copy of a network in which x · Sigmoid(x) is another operator."""
-    twin = onnx.ModelProto()
-    twin.CopyFrom(proto)
-    kept, gates = [], {n.output[0]: n for n in twin.graph.node if n.op_type == "Sigmoid"}
-    for node in twin.graph.node:
-        if node.op_type == "Mul" and node.input[1] in gates:
-            made = onnx.helper.make_node(op, [node.input[0]], [node.output[0]], name=node.name)
-            kept.append(made)
-        elif node.output[0] not in gates:
-            kept.append(node)
-    del twin.graph.node[:]
-    twin.graph.node.extend(kept)
-    return Graph.load(twin)
-
-
-def image_feeds(count, seed=1):
-    return [{"images": image[None]} for image in images(count, seed=seed)]
-
-
-FITTED, HELD_OUT = image_feeds(32, seed=1), image_feeds(8, seed=2)
-
-
-def feeds(shape, count=24, **more):
-    return [{"x": floats(*shape), **{k: floats(*s) for k, s in more.items()}} for _ in range(count)]
-
+from actcc.repair import repair
 
 # ---------------------------------------------------------------- how close
 
@@ -215,27 +136,6 @@ def test_two_inputs_and_several_outputs_keep_their_names():
     assert error(original, repaired.graph, held_out) < 0.3 * error(original, rewritten, held_out)
 
 
-CHAIN = """network (float[N, 6, H, W] x) => (float[N, 6, H2, W2] y) {
-    p = Conv(x, w1, b1) a = Softplus(p) q = Conv(a, w2, b2) c = Softplus(q) y = Conv(c, w3, b3) }"""
-
-
-def chain_weights():
-    random = np.random.default_rng(5)
-    given = {
-        f"w{i}": (random.standard_normal((6, 6, 1, 1)) / 2).astype(np.float32) for i in (1, 2, 3)
-    }
-    return given | {f"b{i}": random.standard_normal(6).astype(np.float32) for i in (1, 2, 3)}
-
-
-def chain_feeds(count=16, shape=(1, 6, 8, 8), seed=3):
-    random = np.random.default_rng(seed)
-    return [{"x": random.standard_normal(shape).astype(np.float32)} for _ in range(count)]
-
-
-def chain():
-    return pair(CHAIN, **chain_weights())
-
-
 @pytest.mark.parametrize(("node", "scaled"), [("Conv0", "w1"), ("Conv2", "w2"), ("Conv4", "w3")])
 def test_a_layer_that_another_tool_scaled_is_restored(node, scaled):
     given = chain_weights()
@@ -295,7 +195,7 @@ def test_quantized_weights_are_left_alone():
         <float s = {0.01}, int8 zero = {0}> {
         p = Conv(x, w1) a = Softplus(p) d = DequantizeLinear(w2, s, zero) q = Conv(a, d)
         y = Conv(q, w3) }"""
-    quantized = RANDOM.integers(-100, 100, (6, 6, 1, 1)).astype(np.int8)
+    quantized = np.random.default_rng(0).integers(-100, 100, (6, 6, 1, 1)).astype(np.int8)
     original, rewritten = pair(text, w1=weights(6, 6, 1, 1), w2=quantized, w3=weights(6, 6, 1, 1))
     repaired = repair(original, rewritten, feeds((1, 6, 8, 8)))
     assert list(repaired.refused) == ["Conv3"]
@@ -346,119 +246,3 @@ def test_neither_network_is_edited():
     before = serialized(original), serialized(rewritten)
     repair(original, rewritten, chain_feeds(4))
     assert (serialized(original), serialized(rewritten)) == before
-
-
-# ---------------------------------------------------------------- samples
-
-
-def test_half_precision_networks_are_repaired():
-    given = {name: values.astype(np.float16) for name, values in chain_weights().items()}
-    original, rewritten = pair(CHAIN.replace("float[", "float16["), **given)
-    samples, held_out = (
-        [{"x": s["x"].astype(np.float16)} for s in chain_feeds(seed=seed)] for seed in (3, 4)
-    )
-    repaired = repair(original, rewritten, samples)
-    assert {values.dtype for values in constants(repaired.graph).values()} == {np.dtype("float16")}
-    assert error(original, repaired.graph, held_out) < 0.2 * error(original, rewritten, held_out)
-
-
-def test_samples_may_differ_in_size_and_hold_several_images():
-    original, rewritten = chain()
-    shapes = [(1, 6, 8, 8), (3, 6, 5, 9), (2, 6, 12, 4), (1, 6, 1, 1)]
-    samples = [chain_feeds(1, shape, seed)[0] for seed in range(4) for shape in shapes]
-    repaired = repair(original, rewritten, samples)
-    held_out = chain_feeds(4, (2, 6, 7, 7), seed=9)
-    assert error(original, repaired.graph, held_out) < 0.1 * error(original, rewritten, held_out)
-    assert [t.shape for t in repaired.graph.inputs] == [t.shape for t in rewritten.inputs]
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_in_one_sample_is_ignored(bad):
-    original, rewritten = chain()
-    samples = chain_feeds()
-    samples[3]["x"][0, :, 2:, :] = bad
-    repaired = repair(original, rewritten, samples)
-    held_out = chain_feeds(4, seed=4)
-    assert error(original, repaired.graph, held_out) < 0.1 * error(original, rewritten, held_out)
-
-
-def test_where_no_sample_is_finite_weights_stay():
-    original, rewritten = chain()
-    samples = [{"x": np.full((1, 6, 8, 8), np.nan, np.float32)} for _ in range(3)]
-    repaired = repair(original, rewritten, samples)
-    assert repaired.refused.keys() == {"Conv0", "Conv2", "Conv4"}
-    assert all("finite" in reason for reason in repaired.refused.values())
-    assert not repaired.layers
-    given, found = constants(rewritten), constants(repaired.graph)
-    assert {n: v.tobytes() for n, v in found.items()} == {n: v.tobytes() for n, v in given.items()}
-
-
-def test_without_samples_it_is_refused():
-    with pytest.raises(RepairError, match="--calib"):
-        repair(*chain(), [])
-
-
-@pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize("scale", [1e-20, 1e12, 1e20, 1e30])
-def test_huge_and_tiny_values_never_give_weights_that_are_not_finite(scale):
-    original, rewritten = chain()
-    samples = [{"x": sample["x"] * np.float32(scale)} for sample in chain_feeds(4)]
-    repaired = repair(original, rewritten, samples)
-    assert all(np.isfinite(values).all() for values in constants(repaired.graph).values())
-    assert len(repaired.layers) + len(repaired.refused) == 3
-
-
-# ---------------------------------------------------------------- bytes
-
-
-def network_pair():
-    return Graph.load(residual_network()), with_activation(residual_network(), "Relu")
-
-
-def test_the_same_seed_gives_the_same_bytes_and_so_does_any_number_of_threads():
-    original, rewritten = network_pair()
-    found = [repair(original, rewritten, FITTED, threads=threads).graph for threads in (1, 1, 2, 3)]
-    assert len({serialized(graph) for graph in found}) == 1
-
-
-def test_a_small_memory_gives_the_same_weights_and_is_kept():
-    original, rewritten = chain()
-    samples = chain_feeds(32, (8, 6, 16, 16))
-    large = repair(original, rewritten, samples, memory_bytes=1 << 30)
-    small = repair(original, rewritten, samples, memory_bytes=5 << 20)
-    assert serialized(small.graph) == serialized(large.graph)
-    assert large.memory_bytes > 5 << 20
-    assert small.memory_bytes <= 5 << 20
-    assert small.spilled_bytes > 0
-    assert large.spilled_bytes == 0
-
-
-def test_where_rows_have_to_be_cut_it_still_helps():
-    original, rewritten = chain()
-    repaired = repair(original, rewritten, chain_feeds(8, (8, 6, 12, 12)), memory_bytes=1 << 20)
-    held_out = chain_feeds(4, seed=4)
-    assert repaired.memory_bytes <= 1 << 20
-    assert error(original, repaired.graph, held_out) < 0.1 * error(original, rewritten, held_out)
-
-
-def test_an_interruption_leaves_no_temporary_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    original, rewritten = chain()
-    seen = []
-
-    def interrupt():
-        seen.extend(tmp_path.iterdir())
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        repair(original, rewritten, chain_feeds(4), memory_bytes=1 << 20, advance=interrupt)
-    assert seen
-    assert not list(tmp_path.iterdir())
-
-
-def test_progress_is_told_of_every_layer():
-    told = []
-    repaired = repair(*chain(), chain_feeds(4), advance=lambda: told.append(1))
-    assert len(told) == len(repaired.layers) == 3
-    assert all(after <= before for before, after in (layer.missed for layer in repaired.layers))
-    assert sequential.DEFAULT_MEMORY == 2 << 30

@@ -53,3 +53,11 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"needs real models: '{folder}' is absent; set ACTCC_SHARED to their folder")
     return folder
+
+
+@pytest.fixture
+def unrepaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process do not repair unless told to: it is most of a run of a small network."""
+    from actcc.repair import RepairMethod
+
+    monkeypatch.setattr("actcc.job.RepairMethod", lambda: RepairMethod("none"))

@@ -15,6 +15,7 @@ from actcc.budget import Budget
 from actcc.errors import PlanError
 from actcc.pipeline import optimize
 from actcc.plan import Plan
+from actcc.repair import RepairMethod
 
 pytestmark = pytest.mark.usefixtures("simplify_here")
 
@@ -69,6 +70,7 @@ def test_with_external_weights_the_output_may_have_any_name(folder: Path) -> Non
         output=folder / "fast_external.onnx",
         calibration=folder / "calib.npz",
         budget=Budget.parse(max_drop="30%"),
+        repair=RepairMethod("none"),
         executor=Immediately(),
         max_trials=1,
     )

@@ -12,7 +12,7 @@ from actcc.budget import Budget
 from actcc.errors import DataError
 from actcc.pipeline import optimize
 
-pytestmark = pytest.mark.usefixtures("simplify_here")
+pytestmark = pytest.mark.usefixtures("simplify_here", "unrepaired")
 
 
 CLASSES = 3

@@ -15,7 +15,7 @@ from actcc.effort import FRONT_EFFORT, STRATEGY_NAMES
 from actcc.errors import ModelError
 from actcc.search import STRATEGIES
 
-pytestmark = pytest.mark.usefixtures("simplify_here")
+pytestmark = pytest.mark.usefixtures("simplify_here", "unrepaired")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from actcc.cli import cli, main
 from actcc.front import Front
 
-pytestmark = pytest.mark.usefixtures("simplify_here")
+pytestmark = pytest.mark.usefixtures("simplify_here", "unrepaired")
 
 
 @pytest.fixture

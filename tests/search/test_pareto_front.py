@@ -88,6 +88,7 @@ def test_the_table_as_csv_has_a_line_for_each_point(front: Front, tmp_path: Path
     assert lines[-1]["model"].endswith(".onnx")
 
 
+@pytest.mark.usefixtures("unrepaired")
 def test_weights_beside_a_model_stay_beside_each_point(
     network: Path, tmp_path: Path, in_process: Executor
 ) -> None:
@@ -112,6 +113,7 @@ def test_weights_beside_a_model_stay_beside_each_point(
     assert all(np.array_equal(written[name], verified[name]) for name in verified)
 
 
+@pytest.mark.usefixtures("unrepaired")
 def test_an_interruption_keeps_the_points_verified_so_far(
     network: Path, tmp_path: Path, in_process: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ def test_an_interruption_keeps_the_points_verified_so_far(
     assert (tmp_path / "front").is_dir()
 
 
+@pytest.mark.usefixtures("unrepaired")
 def test_a_verdict_that_is_resumed_counts_for_the_budget_at_hand(
     network: Path, tmp_path: Path, in_process: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +166,7 @@ def test_a_verdict_that_is_resumed_counts_for_the_budget_at_hand(
     assert [point.plan.chosen for point in again.points] == [p.plan.chosen for p in first.points]
 
 
+@pytest.mark.usefixtures("unrepaired")
 def test_an_interruption_before_any_point_leaves_nothing(
     network: Path, tmp_path: Path, in_process: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +185,7 @@ def test_an_interruption_before_any_point_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("unrepaired")
 def test_a_model_that_cannot_be_faster_is_a_front_of_itself(
     tmp_path: Path, in_process: Executor
 ) -> None:

@@ -19,6 +19,8 @@ STRENGTH_AT_OUTPUTS = 0.03
 ROUNDS = 4
 # Of all samples together, positions that a layer is fitted on at least.
 LEAST_ROWS = 4096
+# What decides an output (an object, a class) is at few positions; such layers have few columns.
+_MORE_AT_OUTPUTS = 16
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Steps:
         slopes: weights start from the original's times the slopes of their inputs.
         joined: layers make up for what is wrong with the other operand of an Add behind them.
         rounds: of the asymmetric fit.
-        least_rows: positions, of all samples together, that a layer is fitted on at least.
+        least_rows: positions, of all samples together, that a layer is fitted on at least; more
+            where it gives an output.
     """
 
     affine: bool = True
@@ -40,6 +43,10 @@ class Steps:
     joined: bool = True
     rounds: int = ROUNDS
     least_rows: int = LEAST_ROWS
+
+    def rows(self, refit: Refit) -> int:
+        """Positions that a layer is fitted on at least."""
+        return self.least_rows * (_MORE_AT_OUTPUTS if refit.at_outputs else 1)
 
 
 ALL_STEPS = Steps()

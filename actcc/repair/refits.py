@@ -89,6 +89,11 @@ class Refit:
         return self.before is not None and self.before != self.after
 
     @property
+    def at_outputs(self) -> bool:
+        """Whether what it gives, or its activation makes of that, may be an output as it is."""
+        return self.after is None or not self.offset_is_free
+
+    @property
     def alone(self) -> Refit:
         """The same, but for what Adds behind the layer make of its outputs."""
         if self.added is None:

@@ -215,7 +215,7 @@ class _Sweep:
 
     def _rows(self, refit: Refit) -> Rows:
         layer = refit.layer
-        wanted = max(self._steps.least_rows, _ROWS_A_COLUMN * layer.columns)
+        wanted = max(self._steps.rows(refit), _ROWS_A_COLUMN * layer.columns)
         a_row = 4 * (layer.columns * layer.groups + layer.groups * layer.outputs) * _COPIES
         wanted = max(min(wanted, self._row_bytes // a_row), 2)
         each = math.ceil(wanted / self._count)

@@ -5,8 +5,9 @@
     python tests/repair/benchmark_repair.py --steps           what each step adds
     python tests/repair/benchmark_repair.py --memory 64MiB    what spilling costs
 
-Calibration and evaluation images are disjoint, and no label is used by the repair. mAP is relative
-to the original's.
+Calibration and evaluation images are disjoint, and no label is used by the repair. mAP50 and
+mAP50-95 are relative to the original's; behind a repaired one stands where it lies with 80 %
+confidence (paired bootstrap over the evaluation images).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from actcc.accuracy.bootstrap import drop_interval
 from actcc.accuracy.built_in import load_metric
-from actcc.accuracy.metric import Judge
+from actcc.accuracy.metric import Judge, Scores
 from actcc.budget import parse_size
 from actcc.calibration import SampleSet, load_samples
 from actcc.calibration.labels import label_samples
@@ -33,7 +35,9 @@ from actcc.targets import load_target
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "garment_detector"
 CASES = ("all HardSwish", "all ReLU", "every other site ReLU")
+METRICS = ("coco-map50", "coco-map")
 FORWARD_REPEATS = 3
+CONFIDENCE = 0.9
 STEPS: Mapping[str, Steps] = {
     "ridge alone": Steps(affine=False, gain=False, slopes=False, joined=False, rounds=0),
     "+ affine fit": Steps(gain=False, slopes=False, joined=False, rounds=0),
@@ -76,19 +80,18 @@ class Network:
         ]
         return apply_candidates(self.graph, passes, chosen), len(chosen)
 
-    def accuracy(self, graph: Graph) -> tuple[float, float]:
+    def accuracy(self, graph: Graph) -> list[Scores]:
         """mAP50 and mAP50-95 on the evaluation images; of the original first."""
         runner = session(graph)
         outputs = [run(runner, sample.inputs) for sample in self.evaluation]
-        values = []
-        for name in ("coco-map50", "coco-map"):
+        scores = []
+        for name in METRICS:
             metric = load_metric(name)
             seen = [metric.observe(*pair) for pair in zip(outputs, self.evaluation, strict=True)]
             if name not in self._judges:
                 self._judges[name] = metric.judge(seen, self.evaluation)
-            judge = self._judges[name]
-            values.append(float(judge(seen).value(np.arange(len(self.evaluation)))))
-        return values[0], values[1]
+            scores.append(self._judges[name](seen))
+        return scores
 
     def forward_seconds(self, graph: Graph) -> float:
         """Both networks over the calibration images, one thread; median of a few rounds."""
@@ -110,8 +113,9 @@ def main() -> None:
     memory = parse_size(arguments.memory, "--memory")
     for network in _networks(arguments):
         original = network.accuracy(network.graph)
+        values = " / ".join(f"{_value(scores):.4f}" for scores in original)
         print(
-            f"\n{network.name}: mAP50 {original[0]:.4f}, mAP50-95 {original[1]:.4f} on "
+            f"\n{network.name}: mAP50 / mAP50-95 {values} on "
             f"{len(network.evaluation)} images; repaired on {len(network.calibration)} others"
         )
         for case in arguments.case or CASES:
@@ -128,19 +132,23 @@ def _networks(arguments: argparse.Namespace) -> Iterator[Network]:
         yield Network.load("yolox_nano", model, arguments.shared / "data" / "coco", "yolox")
 
 
-def _print_case(network: Network, case: str, original: Sequence[float], memory_bytes: int) -> None:
+def _print_case(network: Network, case: str, original: Sequence[Scores], memory_bytes: int) -> None:
     rewritten, places = network.rewritten(case)
     naive = network.accuracy(rewritten)
     found = repair(network.graph, rewritten, network.calibration, memory_bytes=memory_bytes)
     forward = network.forward_seconds(rewritten)
+    repaired = network.accuracy(found.graph)
     print(
         f"  {case:22} {places:4} sites  naive {_relative(naive, original)}  "
-        f"repaired {_relative(network.accuracy(found.graph), original)}  {found.seconds:5.1f} s, "
+        f"repaired {_relative(repaired, original)} {_interval(repaired, original)}  "
+        f"{found.seconds:5.1f} s, "
         f"{found.seconds / forward:4.1f} × forward passes ({forward:.1f} s), {_memory(found)}"
     )
 
 
-def _print_steps(network: Network, case: str, original: Sequence[float], memory_bytes: int) -> None:
+def _print_steps(
+    network: Network, case: str, original: Sequence[Scores], memory_bytes: int
+) -> None:
     rewritten, _ = network.rewritten(case)
     print(f"  {case:32} {'naive':30} {_relative(network.accuracy(rewritten), original)}")
     for name, steps in STEPS.items():
@@ -151,8 +159,23 @@ def _print_steps(network: Network, case: str, original: Sequence[float], memory_
         print(f"  {case:32} {name:30} {value}  {found.seconds:5.1f} s")
 
 
-def _relative(values: Sequence[float], original: Sequence[float]) -> str:
-    return " / ".join(f"{value / whole:.3f}" for value, whole in zip(values, original, strict=True))
+def _value(scores: Scores) -> float:
+    return scores.value(np.arange(len(scores)))
+
+
+def _relative(values: Sequence[Scores], original: Sequence[Scores]) -> str:
+    pairs = zip(values, original, strict=True)
+    return " / ".join(f"{_value(value) / _value(whole):.3f}" for value, whole in pairs)
+
+
+def _interval(values: Sequence[Scores], original: Sequence[Scores]) -> str:
+    """Of each figure, one in ten below and one in ten above."""
+    ranges = []
+    for value, whole in zip(values, original, strict=True):
+        drop = drop_interval(whole, value, CONFIDENCE, seed=0)
+        low, high = (1 - end / _value(whole) for end in (drop.high, drop.low))
+        ranges.append(f"{low:.2f}–{high:.2f}")
+    return f"({' / '.join(ranges)})"
 
 
 def _memory(found: Repaired) -> str:

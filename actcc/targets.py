@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,38 @@ from typing import Any, cast
 
 from actcc.errors import TargetError
 from actcc.latency_models import Profile, built_in_profiles, load_profile
-from actcc.prices import Backend
+from actcc.prices import Backend, Source
 
-# Imported on use: a backend's libraries are heavy or optional.
-_BACKENDS: Mapping[str, str] = {
-    "onnxruntime": "actcc.backends.onnx_runtime:OnnxRuntimeBackend",
-    "analytic": "actcc.backends.analytic:AnalyticBackend",
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """Where a backend is, and what it needs; imported on use, since its libraries are heavy.
+
+    Attributes:
+        location: module and class.
+        source: how its whole-model figures come about.
+        modules: packages that it imports, by their import names.
+        extra: the extra of actcc that brings them; empty where actcc itself does.
+    """
+
+    location: str
+    source: Source
+    modules: tuple[str, ...] = ()
+    extra: str = ""
+
+    @property
+    def missing(self) -> str:
+        """What to install, as a command; empty where everything is there."""
+        if all(importlib.util.find_spec(name) is not None for name in self.modules):
+            return ""
+        return f"pip install 'actcc[{self.extra}]'"
+
+
+BACKENDS: Mapping[str, BackendEntry] = {
+    "onnxruntime": BackendEntry("actcc.backends.onnx_runtime:OnnxRuntimeBackend", "measured"),
+    "analytic": BackendEntry("actcc.backends.analytic:AnalyticBackend", "estimated"),
+    "table": BackendEntry("actcc.backends.table:TableBackend", "estimated"),
 }
 
 
@@ -36,16 +63,31 @@ class Target:
         """Settings of the backend, as the profile gives them."""
         return self.profile.settings
 
-    @cached_property
-    def backend(self) -> Backend:
-        """The backend that prices for this target; raises TargetError if it is not there."""
-        location = _BACKENDS.get(self.profile.backend)
-        if location is None:
-            known = ", ".join(sorted(_BACKENDS))
+    @property
+    def entry(self) -> BackendEntry:
+        """What is known of the backend without importing it.
+
+        Raises:
+            TargetError: the profile names no backend.
+        """
+        found = BACKENDS.get(self.profile.backend)
+        if found is None:
+            known = ", ".join(sorted(BACKENDS))
             raise TargetError(
                 f"target '{self.name}' names the backend '{self.profile.backend}'; known: {known}"
             )
-        module, _, attribute = location.partition(":")
+        return found
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The backend that prices for this target; raises TargetError if it is not there."""
+        entry = self.entry
+        if entry.missing:
+            raise TargetError(
+                f"target '{self.name}' needs the backend '{self.profile.backend}', which is not "
+                f"installed; {entry.missing}"
+            )
+        module, _, attribute = entry.location.partition(":")
         factory = getattr(importlib.import_module(module), attribute)
         return cast(Backend, factory(self.profile))
 

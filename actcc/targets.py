@@ -15,7 +15,6 @@ from actcc.latency_models import Profile, built_in_profiles, load_profile
 from actcc.prices import Backend, Source
 
 
-
 @dataclass(frozen=True)
 class BackendEntry:
     """Where a backend is, and what it needs; imported on use, since its libraries are heavy.
@@ -40,7 +39,7 @@ class BackendEntry:
         return f"pip install 'actcc[{self.extra}]'"
 
 
-BACKENDS: Mapping[str, BackendEntry] = {
+_BACKENDS: Mapping[str, BackendEntry] = {
     "onnxruntime": BackendEntry("actcc.backends.onnx_runtime:OnnxRuntimeBackend", "measured"),
     "analytic": BackendEntry("actcc.backends.analytic:AnalyticBackend", "estimated"),
     "table": BackendEntry("actcc.backends.table:TableBackend", "estimated"),
@@ -70,9 +69,9 @@ class Target:
         Raises:
             TargetError: the profile names no backend.
         """
-        found = BACKENDS.get(self.profile.backend)
+        found = _BACKENDS.get(self.profile.backend)
         if found is None:
-            known = ", ".join(sorted(BACKENDS))
+            known = ", ".join(sorted(_BACKENDS))
             raise TargetError(
                 f"target '{self.name}' names the backend '{self.profile.backend}'; known: {known}"
             )

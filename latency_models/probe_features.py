@@ -40,9 +40,10 @@ def graph_features(graph: Graph) -> dict[str, float]:
         for tensor in (t for t in node.inputs if isinstance(t, gs.Constant)):
             element = onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
             found["bytes of weights"] += tensor_bytes(element, tensor.shape)
-    found["bytes in"] = _bytes(graph, graph.inputs)
-    found["bytes out"] = _bytes(graph, graph.outputs)
-    return {name: float(value) for name, value in found.items()}
+    amounts = {name: float(value) for name, value in found.items()}
+    amounts["bytes in"] = _bytes(graph, graph.inputs)
+    amounts["bytes out"] = _bytes(graph, graph.outputs)
+    return amounts
 
 
 def _add_work(found: Counter[str], work: Contraction) -> None:

@@ -99,4 +99,4 @@ def _constant_part(graph: Graph, nodes: Collection[str], placed: Collection[str]
 
 def _is_source(node: Node) -> bool:
     """Whether a node makes values of its own, as the random operators do."""
-    return node.op.startswith("Random")
+    return str(node.op).startswith("Random")

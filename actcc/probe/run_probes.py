@@ -10,6 +10,8 @@ every round, so that what disturbs the device falls on all of them alike. It can
 any time: what was measured by then is in the CSV, and the same command goes on from there.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import gc
@@ -22,15 +24,17 @@ import signal
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import onnxruntime
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COLUMNS = (
-    "hash median_ns noise_ns runs runtime provider threads clock device status reason kit role "
-    "description features"
-).split()
+    *("hash", "median_ns", "noise_ns", "runs", "runtime", "provider", "threads", "clock", "device"),
+    *("status", "reason", "kit", "role", "description", "features"),
+)
 SAME = ("kit", "runtime", "provider", "threads", "clock", "device")
 CPU = "CPUExecutionProvider"
 BLOCKS = 2  # sessions are made anew, because where their tensors lie in memory counts
@@ -44,34 +48,34 @@ TYPES = {
 }
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """The run cannot begin; one line says why and what to do."""
 
 
-def main():
+def main() -> None:
     """Exit code 0, 2 where the run cannot begin, 130 where it was interrupted."""
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, interrupt)
     try:
         run(options)
-    except Refusal as refusal:
+    except RefusalError as refusal:
         sys.exit(fail(str(refusal), 2))
     except KeyboardInterrupt:
         sys.exit(fail("interrupted; what was measured is kept, the same command goes on", 130))
 
 
-def fail(message, code):
+def fail(message: str, code: int) -> int:
     """Say it on stderr; returns the code."""
     print("run_probes: " + message, file=sys.stderr)
     return code
 
 
-def interrupt(number, frame):
+def interrupt(number: int, frame: Any) -> None:
     """A request to end is an interruption as the one from the keyboard."""
     raise KeyboardInterrupt
 
 
-def parse(arguments):
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--provider", default=CPU, help="execution provider [%(default)s]")
@@ -83,14 +87,14 @@ def parse(arguments):
         "--seconds",
         type=float,
         default=1.0,
-        help="most time for one graph, but for %d samples [%%(default)s]" % LEAST_RUNS,
+        help=f"most time for one graph, but for {LEAST_RUNS} samples [%(default)s]",
     )
     parser.add_argument("--out", default="results.csv", help="CSV to write [%(default)s]")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(arguments)
 
 
-def positive(text):
+def positive(text: str) -> int:
     """A whole number above 0."""
     number = int(text)
     if number < 1:
@@ -98,27 +102,26 @@ def positive(text):
     return number
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """Time what the CSV does not hold yet, group by group."""
     with open(os.path.join(HERE, "manifest.json"), encoding="utf-8") as file:
         manifest = json.load(file)
     available = onnxruntime.get_available_providers()
     if options.provider not in available:
-        raise Refusal(
-            "the installed onnxruntime has no execution provider '%s'; it has: %s; install the "
-            "package that brings it, or name one of these"
-            % (options.provider, ", ".join(available))
+        raise RefusalError(
+            f"the installed onnxruntime has no execution provider '{options.provider}'; it has: "
+            f"{', '.join(available)}; install the package that brings it, or name one of these"
         )
     onnxruntime.set_default_logger_severity(4)
     settings = circumstances(options, manifest["kit"])
     rows = kept(options.out, settings)
     rows = {key: row for key, row in rows.items() if row["status"] == "ok"}
-    groups = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for probe in manifest["probes"]:
         if probe["hash"] not in rows:
             groups.setdefault(probe["group"], []).append(probe)
     if rows and not options.quiet:
-        print("%d graphs are in %s already" % (len(rows), options.out))
+        print(f"{len(rows)} graphs are in {options.out} already")
     told = 0.0
     for group in groups.values():
         for row in measure(group, options, settings):
@@ -127,15 +130,15 @@ def run(options):
         if not options.quiet and time.monotonic() - told > 1.0:
             told = time.monotonic()
             print(
-                "%4d of %d graphs, last %s"
-                % (len(rows), len(manifest["probes"]), group[-1]["description"]),
+                f"{len(rows):4d} of {len(manifest['probes'])} graphs, "
+                f"last {group[-1]['description']}",
                 flush=True,
             )
     failed = [row for row in rows.values() if row["status"] != "ok"]
-    print("%s: %d graphs, %d of them failed" % (options.out, len(rows), len(failed)))
+    print(f"{options.out}: {len(rows)} graphs, {len(failed)} of them failed")
 
 
-def circumstances(options, kit):
+def circumstances(options: argparse.Namespace, kit: str) -> dict[str, str]:
     """What all rows have in common."""
     fine = time.get_clock_info("thread_time").resolution <= 1e-6
     alone = options.provider == CPU and options.threads == 1 and fine
@@ -150,9 +153,9 @@ def circumstances(options, kit):
     }
 
 
-def processor():
+def processor() -> str:
     """The processor's name, as far as the system gives it."""
-    found = {}
+    found: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
@@ -164,7 +167,7 @@ def processor():
     return " ".join((named or platform.machine()).split())
 
 
-def kept(path, settings):
+def kept(path: str, settings: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Rows of an interrupted run by hash."""
     if not os.path.exists(path):
         return {}
@@ -173,14 +176,14 @@ def kept(path, settings):
     for row in rows:
         for name in SAME:
             if row.get(name) != settings[name]:
-                raise Refusal(
-                    "%s holds results of another run (%s '%s', now '%s'); choose another --out"
-                    % (path, name, row.get(name), settings[name])
+                raise RefusalError(
+                    f"{path} holds results of another run ({name} '{row.get(name)}', now "
+                    f"'{settings[name]}'); choose another --out"
                 )
     return {row["hash"]: row for row in rows}
 
 
-def write(path, probes, rows):
+def write(path: str, probes: list[dict[str, Any]], rows: dict[str, dict[str, Any]]) -> None:
     """All rows so far, in the kit's order; the file is there whole or as it was."""
     staged = path + ".part"
     with open(staged, "w", newline="", encoding="utf-8") as file:
@@ -190,10 +193,12 @@ def write(path, probes, rows):
     os.replace(staged, path)
 
 
-def measure(group, options, settings):
+def measure(
+    group: list[dict[str, Any]], options: argparse.Namespace, settings: dict[str, str]
+) -> list[dict[str, Any]]:
     """A row for each graph of a group, timed interleaved."""
-    samples = {probe["hash"]: [] for probe in group}
-    reasons = {}
+    samples: dict[str, list[float]] = {probe["hash"]: [] for probe in group}
+    reasons: dict[str, str] = {}
     clock = time.thread_time_ns if settings["clock"] == "thread time" else time.perf_counter_ns
     shuffled = random.Random(0)
     for block in range(BLOCKS):
@@ -208,7 +213,13 @@ def measure(group, options, settings):
     return [row(probe, samples[probe["hash"]], reasons, settings) for probe in group]
 
 
-def time_rounds(calls, samples, options, clock, shuffled):
+def time_rounds(
+    calls: dict[str, Callable[[], None]],
+    samples: dict[str, list[float]],
+    options: argparse.Namespace,
+    clock: Callable[[], int],
+    shuffled: random.Random,
+) -> None:
     """Add samples of each call, in nanoseconds."""
     repeats = {}
     for key, call in calls.items():
@@ -228,7 +239,7 @@ def time_rounds(calls, samples, options, clock, shuffled):
         gc.enable()
 
 
-def timed(call, repeats, clock):
+def timed(call: Callable[[], None], repeats: int, clock: Callable[[], int]) -> float:
     """Nanoseconds of one call."""
     start = clock()
     for _ in range(repeats):
@@ -236,7 +247,7 @@ def timed(call, repeats, clock):
     return (clock() - start) / repeats
 
 
-def prepare(probe, options):
+def prepare(probe: dict[str, Any], options: argparse.Namespace) -> Callable[[], None]:
     """A function that runs the graph once; it has run already."""
     chosen = onnxruntime.SessionOptions()
     chosen.log_severity_level = 4
@@ -247,21 +258,21 @@ def prepare(probe, options):
         os.path.join(HERE, probe["file"]), chosen, providers=[options.provider], enable_fallback=0
     )
     if options.provider not in session.get_providers():
-        raise RuntimeError("execution provider %s does not start here" % options.provider)
+        raise RuntimeError(f"execution provider {options.provider} does not start here")
     binding = session.io_binding()
     for entry in session.get_inputs():
         binding.bind_cpu_input(entry.name, values(entry))
     for entry in session.get_outputs():
         binding.bind_output(entry.name)
 
-    def call():
+    def call() -> None:
         session.run_with_iobinding(binding)
 
     call()
     return call
 
 
-def values(entry):
+def values(entry: Any) -> Any:
     """Random values for an input."""
     generator = numpy.random.default_rng(0)
     name = TYPES.get(entry.type) or entry.type[len("tensor(") : -1]
@@ -276,9 +287,14 @@ def values(entry):
     return numpy.asarray(generator.standard_normal(entry.shape)).astype(kind)
 
 
-def row(probe, samples, reasons, settings):
+def row(
+    probe: dict[str, Any],
+    samples: list[float],
+    reasons: dict[str, str],
+    settings: dict[str, str],
+) -> dict[str, Any]:
     """A line of the CSV."""
-    found = dict(settings)
+    found: dict[str, Any] = dict(settings)
     for name in ("hash", "role", "description"):
         found[name] = probe[name]
     found["features"] = json.dumps(probe["features"], sort_keys=True)
@@ -287,11 +303,11 @@ def row(probe, samples, reasons, settings):
     found["status"] = "failed" if found["reason"] else "ok"
     if found["status"] == "ok":
         middle, noise = median_interval(samples)
-        found["median_ns"], found["noise_ns"] = "%.1f" % middle, "%.1f" % noise
+        found["median_ns"], found["noise_ns"] = f"{middle:.1f}", f"{noise:.1f}"
     return found
 
 
-def median_interval(samples):
+def median_interval(samples: list[float]) -> tuple[float, float]:
     """The median, and the half width of its interval at 99 % confidence (order statistics)."""
     ordered = sorted(samples)
     rank = lower_rank(len(ordered))
@@ -299,15 +315,17 @@ def median_interval(samples):
     return middle, max(middle - ordered[rank], ordered[-1 - rank] - middle)
 
 
-def lower_rank(count):
+def lower_rank(count: int) -> int:
     """Index from below and above between which the median lies with 99 % probability."""
     if count > 60:
         return math.floor((count - 2.5758 * math.sqrt(count)) / 2) - 1
     tail, rank = 0.0, 0
     for successes in range(count // 2):
-        tail += math.factorial(count) / (
-            math.factorial(successes) * math.factorial(count - successes)
-        ) / 2**count
+        tail += (
+            math.factorial(count)
+            / (math.factorial(successes) * math.factorial(count - successes))
+            / 2**count
+        )
         if tail > 0.005:
             break
         rank = successes

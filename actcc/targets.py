@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,11 +70,15 @@ class Target:
         Raises:
             TargetError: the profile names no backend.
         """
-        found = _BACKENDS.get(self.profile.backend)
+        named = self.profile.backend
+        found = _BACKENDS.get(named)
+        if found is None and ".py:" in named:
+            return BackendEntry(named, "estimated")
         if found is None:
             known = ", ".join(sorted(_BACKENDS))
             raise TargetError(
-                f"target '{self.name}' names the backend '{self.profile.backend}'; known: {known}"
+                f"target '{self.name}' names the backend '{named}'; known: {known}, or give one of "
+                "your own as file.py:Class"
             )
         return found
 
@@ -86,9 +91,32 @@ class Target:
                 f"target '{self.name}' needs the backend '{self.profile.backend}', which is not "
                 f"installed; {entry.missing}"
             )
-        module, _, attribute = entry.location.partition(":")
-        factory = getattr(importlib.import_module(module), attribute)
+        module, _, attribute = entry.location.rpartition(":")
+        if module.endswith(".py"):
+            factory = _from_file((self.profile.folder or Path()) / module, attribute)
+        else:
+            factory = getattr(importlib.import_module(module), attribute)
         return cast(Backend, factory(self.profile))
+
+
+def _from_file(path: Path, attribute: str) -> Any:
+    """A class of a Python file.
+
+    Raises:
+        TargetError: the file is missing, cannot be run, or has no such class.
+    """
+    if not path.is_file():
+        raise TargetError(f"{path}: no such file; a backend is file.py:Class, from the profile on")
+    specification = importlib.util.spec_from_file_location(f"actcc_backend_{path.stem}", path)
+    if specification is None or specification.loader is None:
+        raise TargetError(f"{path}: is no Python file; name one that ends in .py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    try:
+        specification.loader.exec_module(module)
+        return getattr(module, attribute)
+    except Exception as error:  # whatever the user's file raises
+        raise TargetError(f"{path}: cannot be used as a backend: {error}") from error
 
 
 def load_target(name_or_path: str | Path) -> Target:

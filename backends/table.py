@@ -130,11 +130,10 @@ class TableBackend:
     def _price(self, baseline: Graph, keep: _Figure, source: Source, graph: Graph) -> Price:
         if structure_hash(graph) == structure_hash(baseline):
             return Price(keep.latency_ns, 0.0, 0.0, source, self.tool)
-        found = self._known(graph)
-        if found is not None and source == "measured":
-            change = _Figure(
-                found.latency_ns - keep.latency_ns, math.hypot(found.noise_ns, keep.noise_ns)
-            )
+        rows = self.table.measured
+        found, base = rows.get(structure_hash(graph)), rows.get(structure_hash(baseline))
+        if found is not None and base is not None:
+            change = _Figure(*self.table.difference(found, base))
         else:
             source = "estimated"
             change = self._change(layers(baseline), layers(graph))
@@ -198,20 +197,26 @@ class TableBackend:
         return peak_memory(model)
 
     def layers(self, model: Graph) -> list[LayerTime]:
-        """Latency by layer without the calls'; `bound` is "predicted" for those not in the table.
+        """Latency by layer; `bound` is "predicted" for those that are not in the table.
+
+        Where the model was measured as a whole, the rows add up to that.
 
         Raises:
             PricingError: a layer is not in the table.
             ModelError: a shape is not static.
         """
-        rows = []
-        for part in layers(model):
-            nodes = list(part.nodes())
-            known = structure_hash(part) in self.table.measured
-            latency = self._change([], [part]).latency_ns
-            op = "+".join(node.op for node in nodes)
-            rows.append(LayerTime(nodes[0].name, op, latency, "" if known else "predicted"))
-        return rows
+        parts = layers(model)
+        found = [self._change([], [part]).latency_ns for part in parts]
+        known = self._known(model)
+        share = 1.0 if known is None else known.latency_ns / sum(found)
+        return [
+            self._layer(part, share * latency) for part, latency in zip(parts, found, strict=True)
+        ]
+
+    def _layer(self, part: Graph, latency_ns: float) -> LayerTime:
+        nodes = list(part.nodes())
+        bound = "" if structure_hash(part) in self.table.measured else "predicted"
+        return LayerTime(nodes[0].name, "+".join(n.op for n in nodes), latency_ns, bound)
 
     # ---------------------------------------------------------------- the table
 

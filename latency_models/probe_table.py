@@ -37,6 +37,8 @@ class ProbeRow:
         description: its operators and sizes, for people.
         latency_ns: median of one call; NaN where it failed.
         noise_ns: half width of the interval in which that median lies.
+        against: hash of the graph that it was timed in turn with; empty if with none.
+        difference_ns, difference_noise_ns: to that graph, round by round.
         reason: why it failed; empty if it did not.
         features: see `actcc.latency_models.probe_features`.
     """
@@ -48,6 +50,9 @@ class ProbeRow:
     noise_ns: float
     reason: str
     features: Mapping[str, float]
+    against: str = ""
+    difference_ns: float = math.nan
+    difference_noise_ns: float = math.nan
 
     @property
     def measured(self) -> bool:
@@ -83,6 +88,13 @@ class ProbeTable:
         """What a call of a graph that does nothing takes; 0 if that was not measured."""
         calls = [row.latency_ns for row in self.measured.values() if row.role == CALL]
         return calls[0] if calls else 0.0
+
+    def difference(self, row: ProbeRow, base: ProbeRow) -> tuple[float, float]:
+        """What one graph takes longer than another, and the half width of its interval, in ns."""
+        if row.against == base.hash:
+            return row.difference_ns, row.difference_noise_ns
+        noise = math.hypot(row.noise_ns, base.noise_ns)
+        return row.latency_ns - base.latency_ns, noise
 
     def work_ns(self, row: ProbeRow) -> float:
         """A row's latency without that of the call; above 0."""
@@ -131,6 +143,11 @@ def _row(path: Path, number: int, entry: Mapping[str, str | None]) -> ProbeRow:
         features = {str(k): float(v) for k, v in json.loads(entry["features"] or "").items()}
         if not failed and not (0 < latency < math.inf and 0 <= noise < math.inf):
             raise ValueError(f"{latency} ± {noise} ns is no latency")
+        against = "" if failed else entry.get("against") or ""
+        difference, difference_noise = math.nan, math.nan
+        if against:
+            difference = float(entry.get("difference_ns") or "")
+            difference_noise = float(entry.get("difference_noise_ns") or "")
         if not entry["hash"]:
             raise ValueError("there is no hash")
     except (ValueError, AttributeError, TypeError) as error:
@@ -146,6 +163,9 @@ def _row(path: Path, number: int, entry: Mapping[str, str | None]) -> ProbeRow:
         noise,
         reason,
         features,
+        against,
+        difference,
+        difference_noise,
     )
 
 

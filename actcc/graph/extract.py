@@ -193,7 +193,14 @@ def _constant_identity(tensor: gs.Constant) -> str:
 
 
 def _attribute_identity(value: Any) -> str:
-    return _constant_identity(value) if isinstance(value, gs.Constant) else repr(value)
+    if isinstance(value, gs.Constant):
+        return _constant_identity(value)
+    # ONNX holds them in single precision; a graph that was never written may not.
+    if isinstance(value, float):
+        return repr(float(np.float32(value)))
+    if isinstance(value, list | tuple) and value and all(isinstance(v, float) for v in value):
+        return repr([float(np.float32(v)) for v in value])
+    return repr(value)
 
 
 def static_types(graph: Graph) -> Mapping[str, TensorType]:

@@ -200,4 +200,5 @@ def _random(name: str, count: int) -> bytes:
     values = 0.05 * generator.standard_normal(count)
     if kind == "vectors":
         values = np.abs(values) + 0.01
-    return bytes(values.astype(element).tobytes())
+    data: bytes = values.astype(element).tobytes()
+    return data

@@ -33,7 +33,8 @@ import onnxruntime
 HERE = os.path.dirname(os.path.abspath(__file__))
 COLUMNS = (
     *("hash", "median_ns", "noise_ns", "runs", "runtime", "provider", "threads", "clock", "device"),
-    *("status", "reason", "kit", "role", "description", "features"),
+    *("status", "reason", "kit", "role", "against", "difference_ns", "difference_noise_ns"),
+    *("description", "features"),
 )
 SAME = ("kit", "runtime", "provider", "threads", "clock", "device")
 CPU = "CPUExecutionProvider"
@@ -115,11 +116,18 @@ def run(options: argparse.Namespace) -> None:
     onnxruntime.set_default_logger_severity(4)
     settings = circumstances(options, manifest["kit"])
     rows = kept(options.out, settings)
-    rows = {key: row for key, row in rows.items() if row["status"] == "ok"}
     groups: dict[str, list[dict[str, Any]]] = {}
     for probe in manifest["probes"]:
-        if probe["hash"] not in rows:
-            groups.setdefault(probe["group"], []).append(probe)
+        groups.setdefault(probe["group"], []).append(probe)
+    # Graphs are compared with the first of their group, so a group is measured as a whole.
+    groups = {
+        name: group
+        for name, group in groups.items()
+        if any(rows.get(probe["hash"], {}).get("status") != "ok" for probe in group)
+    }
+    for group in groups.values():
+        for probe in group:
+            rows.pop(probe["hash"], None)
     if rows and not options.quiet:
         print(f"{len(rows)} graphs are in {options.out} already")
     told = 0.0
@@ -210,7 +218,15 @@ def measure(
                 except Exception as error:  # the runtime raises a dozen unrelated types
                     reasons[probe["hash"]] = " ".join(str(error).split())[:300]
         time_rounds(calls, samples, options, clock, shuffled)
-    return [row(probe, samples[probe["hash"]], reasons, settings) for probe in group]
+    found = [row(probe, samples[probe["hash"]], reasons, settings) for probe in group]
+    first, *others = found
+    for other in others:
+        if first["status"] == other["status"] == "ok":
+            pairs = zip(samples[other["hash"]], samples[first["hash"]])  # noqa: B905 (Python 3.8)
+            middle, noise = median_interval([one - base for one, base in pairs])
+            other["against"] = first["hash"]
+            other["difference_ns"], other["difference_noise_ns"] = f"{middle:.1f}", f"{noise:.1f}"
+    return found
 
 
 def time_rounds(

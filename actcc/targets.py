@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,20 +102,15 @@ def _from_file(path: Path, attribute: str) -> Any:
     """A class of a Python file.
 
     Raises:
-        TargetError: the file is missing, cannot be run, or has no such class.
+        ActccError: the file is missing or cannot be run.
+        TargetError: it has no such class.
     """
-    if not path.is_file():
-        raise TargetError(f"{path}: no such file; a backend is file.py:Class, from the profile on")
-    specification = importlib.util.spec_from_file_location(f"actcc_backend_{path.stem}", path)
-    if specification is None or specification.loader is None:
-        raise TargetError(f"{path}: is no Python file; name one that ends in .py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
-        specification.loader.exec_module(module)
-        return getattr(module, attribute)
-    except Exception as error:  # whatever the user's file raises
-        raise TargetError(f"{path}: cannot be used as a backend: {error}") from error
+    from actcc.pass_api import load_module  # which knows targets
+
+    module = load_module(path, "backend")
+    if not hasattr(module, attribute):
+        raise TargetError(f"{path}: has no class '{attribute}'; name the one that is the backend")
+    return getattr(module, attribute)
 
 
 def load_target(name_or_path: str | Path) -> Target:

@@ -196,7 +196,8 @@ def _random(name: str, count: int) -> bytes:
     kind, _, element = name.removesuffix(".bin").partition("_")
     generator = np.random.default_rng(0)
     if element in ("int8", "uint8"):
-        return generator.integers(0, 100, count).astype(element).tobytes()
+        numbers: bytes = generator.integers(0, 100, count).astype(element).tobytes()
+        return numbers
     values = 0.05 * generator.standard_normal(count)
     if kind == "vectors":
         values = np.abs(values) + 0.01

@@ -182,7 +182,7 @@ def _without_weights(graph: Graph, shared: dict[str, int]) -> bytes:
         for key, value in (("location", name), ("offset", "0"), ("length", str(size))):
             plain.external_data.add(key=key, value=value)
         tensor.CopyFrom(plain)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _all_equal(tensor: TensorProto) -> bool:
@@ -196,10 +196,8 @@ def _random(name: str, count: int) -> bytes:
     kind, _, element = name.removesuffix(".bin").partition("_")
     generator = np.random.default_rng(0)
     if element in ("int8", "uint8"):
-        numbers: bytes = generator.integers(0, 100, count).astype(element).tobytes()
-        return numbers
+        return bytes(generator.integers(0, 100, count).astype(element).tobytes())
     values = 0.05 * generator.standard_normal(count)
     if kind == "vectors":
         values = np.abs(values) + 0.01
-    data: bytes = values.astype(element).tobytes()
-    return data
+    return bytes(values.astype(element).tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,37 @@ from typing import Any, cast
 
 from actcc.errors import TargetError
 from actcc.latency_models import Profile, built_in_profiles, load_profile
-from actcc.prices import Backend
+from actcc.prices import Backend, Source
 
-# Imported on use: a backend's libraries are heavy or optional.
-_BACKENDS: Mapping[str, str] = {
-    "onnxruntime": "actcc.backends.onnx_runtime:OnnxRuntimeBackend",
-    "analytic": "actcc.backends.analytic:AnalyticBackend",
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """Where a backend is, and what it needs; imported on use, since its libraries are heavy.
+
+    Attributes:
+        location: module and class.
+        source: how its whole-model figures come about.
+        modules: packages that it imports, by their import names.
+        extra: the extra of actcc that brings them; empty where actcc itself does.
+    """
+
+    location: str
+    source: Source
+    modules: tuple[str, ...] = ()
+    extra: str = ""
+
+    @property
+    def missing(self) -> str:
+        """What to install, as a command; empty where everything is there."""
+        if all(importlib.util.find_spec(name) is not None for name in self.modules):
+            return ""
+        return f"pip install 'actcc[{self.extra}]'"
+
+
+_BACKENDS: Mapping[str, BackendEntry] = {
+    "onnxruntime": BackendEntry("actcc.backends.onnx_runtime:OnnxRuntimeBackend", "measured"),
+    "analytic": BackendEntry("actcc.backends.analytic:AnalyticBackend", "estimated"),
+    "table": BackendEntry("actcc.backends.table:TableBackend", "estimated"),
 }
 
 
@@ -36,18 +62,55 @@ class Target:
         """Settings of the backend, as the profile gives them."""
         return self.profile.settings
 
+    @property
+    def entry(self) -> BackendEntry:
+        """What is known of the backend without importing it.
+
+        Raises:
+            TargetError: the profile names no backend.
+        """
+        named = self.profile.backend
+        found = _BACKENDS.get(named)
+        if found is None and ".py:" in named:
+            return BackendEntry(named, "estimated")
+        if found is None:
+            known = ", ".join(sorted(_BACKENDS))
+            raise TargetError(
+                f"target '{self.name}' names the backend '{named}'; known: {known}, or give one of "
+                "your own as file.py:Class"
+            )
+        return found
+
     @cached_property
     def backend(self) -> Backend:
         """The backend that prices for this target; raises TargetError if it is not there."""
-        location = _BACKENDS.get(self.profile.backend)
-        if location is None:
-            known = ", ".join(sorted(_BACKENDS))
+        entry = self.entry
+        if entry.missing:
             raise TargetError(
-                f"target '{self.name}' names the backend '{self.profile.backend}'; known: {known}"
+                f"target '{self.name}' needs the backend '{self.profile.backend}', which is not "
+                f"installed; {entry.missing}"
             )
-        module, _, attribute = location.partition(":")
-        factory = getattr(importlib.import_module(module), attribute)
+        module, _, attribute = entry.location.rpartition(":")
+        if module.endswith(".py"):
+            factory = _from_file((self.profile.folder or Path()) / module, attribute)
+        else:
+            factory = getattr(importlib.import_module(module), attribute)
         return cast(Backend, factory(self.profile))
+
+
+def _from_file(path: Path, attribute: str) -> Any:
+    """A class of a Python file.
+
+    Raises:
+        ActccError: the file is missing or cannot be run.
+        TargetError: it has no such class.
+    """
+    from actcc.pass_api import load_module  # which knows targets
+
+    module = load_module(path, "backend")
+    if not hasattr(module, attribute):
+        raise TargetError(f"{path}: has no class '{attribute}'; name the one that is the backend")
+    return getattr(module, attribute)
 
 
 def load_target(name_or_path: str | Path) -> Target:

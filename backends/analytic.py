@@ -133,6 +133,14 @@ class AnalyticBackend:
         """
         return self._run(graph, interface=True).memory
 
+    def operations(self, graph: Graph) -> tuple[tuple[Operation, Cycles], ...]:
+        """What a part of a network is run as, in order, and what each operation costs.
+
+        Raises:
+            ModelError: a shape is not static, or the device cannot run a node.
+        """
+        return self._run(graph, interface=False).rows
+
     def _run(self, graph: Graph, *, interface: bool) -> _Run:
         """One inference; `interface`: the graph's outputs are the network's."""
         size = self.settings.bytes_per_element

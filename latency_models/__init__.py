@@ -28,6 +28,7 @@ class Profile(BaseModel):
         backend: what prices for it.
         settings: the backend's own section, checked by the backend.
         abstract: only a base that other profiles extend; not a target itself.
+        folder: of the file, from which the settings' relative paths start; no field of the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class Profile(BaseModel):
     backend: str
     settings: dict[str, Any] = Field(default_factory=dict)
     abstract: bool = False
+    folder: Path | None = Field(default=None, exclude=True)
 
 
 def built_in_profiles() -> list[Profile]:
@@ -66,8 +68,10 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 def _read(path: Path, extended_by: tuple[Path, ...]) -> Profile:
     values = dict(_tables(path, extended_by))
+    if "folder" in values:
+        raise TargetError(f"{path}: 'folder': is no field of a profile; see docs/targets.md")
     try:
-        return Profile(**values)
+        return Profile(**values, folder=path.parent)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

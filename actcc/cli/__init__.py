@@ -12,10 +12,12 @@ from actcc.cli.apply import apply_command
 from actcc.cli.compare import compare_command
 from actcc.cli.optimize import optimize_command
 from actcc.cli.pareto import pareto_command
+from actcc.cli.probe import probe_command
 from actcc.cli.rank import rank_command
 from actcc.cli.repair import repair_command
-from actcc.cli.show import inspect_command, passes_command, targets_command
+from actcc.cli.show import inspect_command, passes_command
 from actcc.cli.signals import ended_by_signals
+from actcc.cli.targets import targets_command
 from actcc.errors import ActccError
 
 _INTERRUPTED = 130
@@ -52,6 +54,7 @@ cli.add_command(repair_command)
 cli.add_command(compare_command)
 cli.add_command(inspect_command)
 cli.add_command(rank_command)
+cli.add_command(probe_command)
 cli.add_command(targets_command)
 cli.add_command(passes_command)
 

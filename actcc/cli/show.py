@@ -1,4 +1,4 @@
-"""`actcc inspect`, `actcc targets` and `actcc passes`."""
+"""`actcc inspect` and `actcc passes`."""
 
 from __future__ import annotations
 
@@ -51,20 +51,6 @@ def inspect_command(**options: Any) -> None:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
         render_inspection(found, top=options["top"], explain=options["explain"])
-
-
-@click.command("targets", short_help="List the built-in targets.")
-@json_option
-def targets_command(as_json: bool) -> None:
-    """List the built-in targets; --target also takes the path of a profile of your own."""
-    from actcc.cli.tables import render_rows
-    from actcc.targets import list_targets
-
-    rows = [
-        {"name": t.name, "backend": t.profile.backend, "description": t.profile.description}
-        for t in list_targets()
-    ]
-    _print(rows, as_json, render_rows)
 
 
 @click.command("passes", short_help="List the passes in running order.")

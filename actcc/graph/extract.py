@@ -67,7 +67,7 @@ def extract(
         outputs=[by_name[name] for name in leaving],
         name="part",
         opset=graph.opset,
-        import_domains=[onnx.helper.make_opsetid(d, v) for d, v in graph.opsets.items()],
+        import_domains=[onnx.helper.make_opsetid(d, v) for d, v in _domains(graph, chosen).items()],
     )
     header = Header(
         ir_version=max(graph.ir_version, 4),
@@ -76,6 +76,14 @@ def extract(
     )
     types = {name: graph.types[name] for name in by_name if name in graph.types}
     return Graph(surgeon, header, types=types)
+
+
+def _domains(graph: Graph, chosen: Iterable[Node]) -> dict[str, int]:
+    """The operator sets that the nodes need; a function's body may need any."""
+    if graph.functions:
+        return graph.opsets
+    used = {node.domain or "" for node in chosen} - {"ai.onnx"}
+    return {domain: found for domain, found in graph.opsets.items() if domain in used | {""}}
 
 
 def _border(graph: Graph, name: str, static: bool) -> gs.Variable:
@@ -185,7 +193,14 @@ def _constant_identity(tensor: gs.Constant) -> str:
 
 
 def _attribute_identity(value: Any) -> str:
-    return _constant_identity(value) if isinstance(value, gs.Constant) else repr(value)
+    if isinstance(value, gs.Constant):
+        return _constant_identity(value)
+    # ONNX holds them in single precision; a graph that was never written may not.
+    if isinstance(value, float):
+        return repr(float(np.float32(value)))
+    if isinstance(value, list | tuple) and value and all(isinstance(v, float) for v in value):
+        return repr([float(np.float32(v)) for v in value])
+    return repr(value)
 
 
 def static_types(graph: Graph) -> Mapping[str, TensorType]:

@@ -53,8 +53,8 @@ class EveryRewriteBackend:
 
 def every_rewrite_target() -> Target:
     """The target; its backend is made known to this process."""
-    known = {**actcc.targets._BACKENDS, "every-rewrite": f"{__name__}:EveryRewriteBackend"}
-    actcc.targets._BACKENDS = known
+    entry = actcc.targets.BackendEntry(f"{__name__}:EveryRewriteBackend", "estimated")
+    actcc.targets._BACKENDS = {**actcc.targets._BACKENDS, "every-rewrite": entry}
     return Target(Profile(name="every-rewrite", description=_TOOL, backend="every-rewrite"))
 
 

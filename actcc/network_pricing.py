@@ -129,9 +129,7 @@ class _NetworkPricing:
         for found in self.prices.values():
             found.update(dict.fromkeys(found, reason))
 
-    def variants(
-        self, pass_name: str, name: str, sites: tuple[OfferedSite, ...]
-    ) -> list[_Variant]:
+    def variants(self, pass_name: str, name: str, sites: tuple[OfferedSite, ...]) -> list[_Variant]:
         """The network with a candidate at all of these sites but those where it cannot be applied,
         which are left unpriced.
         """
@@ -173,9 +171,7 @@ class _NetworkPricing:
             keep, latency = old[offered.id], new[offered.id]
             found = self.prices[offered.id]
             found[KEEP] = Price(keep, 0.0, 0.0, before.source, before.tool)
-            found[variant.candidate] = Price(
-                latency, latency - keep, 0.0, after.source, after.tool
-            )
+            found[variant.candidate] = Price(latency, latency - keep, 0.0, after.source, after.tool)
 
     def divided(self, variant: _Variant, reason: Unpriced) -> list[_Choice]:
         """The halves of a variant that has no price, until the site is found that is to blame."""

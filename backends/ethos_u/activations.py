@@ -1,14 +1,14 @@
 """Activations in TFLite: one operator where TFLite has it, else a composition.
 
-    LeakyRelu, Elu, Gelu, HardSwish, Relu, Relu6, Sigmoid, Tanh   one operator each
-    Clip          QUANTIZE to a range that ends there, or MAXIMUM and MINIMUM
-    HardSigmoid   MUL α, ADD β into the range [0, 1], which int8 does not leave
-    Silu          LOGISTIC, MUL x
-    QuickGelu     MUL 1.702, LOGISTIC, MUL x
-    Elu, Selu     a·ELU(x) + b·RELU(x); Selu with a = γα, b = γ(1 - α)
-    Celu          MUL 1/α, ELU, MUL α
-    Softplus      RELU(x) + LOG(1 + EXP(-|x|)), whose values all fit int8
-    Mish          (-x)·TANH(LOG(LOGISTIC(-x))), since softplus(x) = -log(sigmoid(-x))
+LeakyRelu, Elu, Gelu, HardSwish, Relu, Relu6, Sigmoid, Tanh   one operator each
+Clip          QUANTIZE to a range that ends there, or MAXIMUM and MINIMUM
+HardSigmoid   MUL α, ADD β into the range [0, 1], which int8 does not leave
+Silu          LOGISTIC, MUL x
+QuickGelu     MUL 1.702, LOGISTIC, MUL x
+Elu, Selu     a·ELU(x) + b·RELU(x); Selu with a = γα, b = γ(1 - α)
+Celu          MUL 1/α, ELU, MUL α
+Softplus      RELU(x) + LOG(1 + EXP(-|x|)), whose values all fit int8
+Mish          (-x)·TANH(LOG(LOGISTIC(-x))), since softplus(x) = -log(sigmoid(-x))
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -65,12 +66,10 @@ class _Writing:
         self.x = self.source.index
         self.range = builder.stored_quantization(self.x)
 
-    def step(
-        self, code: str, inputs: list[int], result: Quantization, **options: int | str | float
-    ) -> int:
+    def step(self, code: str, inputs: list[int], result: Quantization, **options: Any) -> int:
         """An operator in between."""
         stored = self.source.stored
-        return self.builder.scratch(code, inputs, self.name, stored, result, **options)  # type: ignore[arg-type]
+        return self.builder.scratch(code, inputs, self.name, stored, result, **options)
 
     def scaled(self, index: int, factor: float) -> int:
         """A tensor times a number."""
@@ -84,9 +83,9 @@ class _Writing:
         order = self.source.order
         return constant_index(self.builder, np.array(value), order, self.name)
 
-    def finish(self, code: str, inputs: list[int], **options: int | str | float) -> None:
+    def finish(self, code: str, inputs: list[int], **options: Any) -> None:
         """The last operator; it writes the activation's result."""
-        self.builder.put(code, inputs, self.name, self.source.order, **options)  # type: ignore[arg-type]
+        self.builder.put(code, inputs, self.name, self.source.order, **options)
 
     def finish_fixed(self, code: str, inputs: list[int], fixed: Quantization) -> None:
         """A last operator whose scale TFLite fixes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.live_memory import live_memory
 from actcc.backends.ethos_u.lowering import lower
 from actcc.backends.ethos_u.network import FlatNetwork
+from actcc.backends.ethos_u.ranges import observed_ranges
 from actcc.backends.ethos_u.settings import EthosUSettings, ethos_u_settings
 from actcc.backends.ethos_u.vela import Compiled, compile_network, require_vela
 from actcc.errors import ModelError
@@ -176,6 +177,18 @@ class EthosUBackend:
             for name, layer in zip(_owners(found, compiled), compiled.layers, strict=True)
             if layer.cycles
         ]
+
+    def tflite_files(
+        self, model: Graph, samples: Iterable[Mapping[str, Array]]
+    ) -> tuple[bytes, bytes]:
+        """The model in int8 with the ranges of the samples, and what Vela makes of it.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model on the samples.
+            PricingError: TFLite or Vela does not know an operator.
+        """
+        written = write_flatbuffer(lower(model, observed_ranges(model, samples)))
+        return written, compile_network(written, self.settings, keep=True).model
 
     def _compile(self, found: Lowered) -> Compiled:
         key = _key(found)

@@ -147,9 +147,7 @@ class Builder:
         data = np.asarray(values, np.int32)
         return self._append(FlatTensor(self._fresh(stem), data.shape, None, data))
 
-    def numbers(
-        self, values: Array, stem: str, quantization: Quantization | None = None
-    ) -> int:
+    def numbers(self, values: Array, stem: str, quantization: Quantization | None = None) -> int:
         """A constant of real numbers, stored as int8 over its own range or as asked."""
         if quantization is None:
             quantization = int8_range(float(values.min()), float(values.max()))

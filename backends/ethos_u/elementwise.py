@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def unary(code: str, table: str) -> Rule:
     return rule
 
 
-def arithmetic(code: str, activation: str = NO_ACTIVATION) -> dict[str, int | str]:
+def arithmetic(code: str, activation: str = NO_ACTIVATION) -> dict[str, Any]:
     """Table and options of an operator of two operands, as keywords of `Builder.put`."""
     if code not in _ARITHMETIC:
         return {"table": "MaximumMinimumOptions"}

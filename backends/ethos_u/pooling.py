@@ -52,9 +52,7 @@ def _pool(builder: Builder, step: Step, code: str, *, lowest: bool) -> None:
     source = builder.arranged(builder.value(node.inputs[0]), CHANNELS_LAST)
     padding = window.padding
     if window.explicit or (counted and window.padded):
-        source = padded(
-            builder, source, window.before, window.after, step.writes, lowest=lowest
-        )
+        source = padded(builder, source, window.before, window.after, step.writes, lowest=lowest)
         padding = "VALID"
     builder.put(
         code,
@@ -112,9 +110,7 @@ def _reduce(builder: Builder, step: Step, code: str, axes: list[int], *, keep: b
     if not keep:
         left = [axis for axis in range(len(order)) if axis not in axes]
         order = tuple(left.index(axis) for axis in order if axis in left)
-    builder.put(
-        code, [source.index, stored], step.writes, order, "ReducerOptions", KeepDims=keep
-    )
+    builder.put(code, [source.index, stored], step.writes, order, "ReducerOptions", KeepDims=keep)
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(

@@ -96,7 +96,9 @@ def tensor_quantizations(
     inner = {node.name for match in matches for node in match.nodes}
     nodes = [node for node in graph.nodes() if node.name not in inner]
     ranges = _all_ranges(graph, matches, observed)
-    fixed = {m.writes.name: _FIXED[m.activation.name] for m in matches if m.activation.name in _FIXED}
+    fixed = {
+        m.writes.name: _FIXED[m.activation.name] for m in matches if m.activation.name in _FIXED
+    }
     for node in nodes:
         if node.op in FIXED_OPERATORS:
             fixed[node.outputs[0].name] = FIXED_OPERATORS[node.op]

@@ -62,9 +62,7 @@ def reshape(builder: Builder, step: Step) -> None:
         source = builder.arranged(source, (*ones, *ordered))
     behind = [axis for _, after in _as_stored(groups, tuple(ordered)) for axis in after]
     order = _with_ones(tuple(behind), shape)
-    index = builder.reshaped(
-        source.index, tuple(shape[axis] for axis in order), step.writes
-    )
+    index = builder.reshaped(source.index, tuple(shape[axis] for axis in order), step.writes)
     builder.alias(step.writes, Value(index, shape, order))
 
 

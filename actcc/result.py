@@ -99,6 +99,7 @@ class Result:
         chosen_trial: index of the one that `plan` is; None if unchanged.
         refusals: by pass name, what was not offered and why.
         stage_seconds: wall time by stage.
+        beside: further files that were written.
     """
 
     status: Status
@@ -110,6 +111,7 @@ class Result:
     refusals: tuple[tuple[str, Refusal], ...]
     stage_seconds: Mapping[str, float]
     chosen_trial: int | None = None
+    beside: tuple[Path, ...] = ()
 
     @property
     def changes(self) -> dict[str, int]:
@@ -151,6 +153,7 @@ def finish(
         refusals=outcome.survey.refusals,
         stage_seconds=dict(outcome.stage_seconds),
         chosen_trial=None if best is None else outcome.trials.done.index(best),
+        beside=() if tflite is None or output is None else tuple(tflite_paths(output)),
     )
     if output is not None:
         with writing(output):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
-from networks import Builder
+from networks import Builder, residual_network
+from onnx import numpy_helper
 
 from actcc.activations import Activation
 from actcc.activations.spellings import spellings_of, write
 from actcc.graph import Graph
-from actcc.pass_api import find_sites, select_passes
-from actcc.targets import load_target
+from actcc.passes.swap_activation import activation_sites
 
 # Of the range of the output: 1 % is two and a half steps of int8. Input values are exact.
 ONE_OPERATOR = 0.012
@@ -22,15 +23,13 @@ IMAGE = (1, 8, 12, 12)
 
 
 def _ints(build: Builder, values: list[int]) -> str:
-    from onnx import numpy_helper
-
     name = f"i{len(build.weights)}"
     build.weights.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
     return name
 
 
-def _conv(**options: int) -> Callable[[Builder], str]:
-    return lambda b: b.conv("images", 8, options.pop("outputs", 16), **options)
+def _conv(outputs: int = 16, **options: int) -> Callable[[Builder], str]:
+    return lambda b: b.conv("images", 8, outputs, **options)
 
 
 def _transposed(b: Builder, kernel: int, pads: list[int]) -> str:
@@ -66,9 +65,7 @@ def _focus(b: Builder) -> str:
 
 
 def _split(b: Builder) -> str:
-    b.nodes.append(
-        __import__("onnx").helper.make_node("Split", ["images"], ["left", "right"], axis=1)
-    )
+    b.nodes.append(onnx.helper.make_node("Split", ["images"], ["left", "right"], axis=1))
     return b.add("Concat", "right", "left", axis=1)
 
 
@@ -159,9 +156,7 @@ OPERATORS: dict[str, Callable[[Builder], str]] = {
 }
 
 
-def _model(build: Builder, output: str, shape: tuple[int, ...] = IMAGE) -> object:
-    import onnx
-
+def _model(build: Builder, output: str, shape: tuple[int, ...] = IMAGE) -> onnx.ModelProto:
     build.nodes[-1].output[0] = "y"
     proto = build.model(shape, {"y": ()})
     del proto.graph.output[0].type.tensor_type.shape.dim[:]
@@ -208,9 +203,9 @@ def test_an_activation_computes_what_onnx_runtime_computes(
     source = "images" if behind == "input" else build.conv("images", 8, 8)
     build.add("Relu", source)
     graph = Graph.load(_model(build, "y"))
-    (found,) = find_sites(graph, select_passes(None, (), (), ()), load_target("npu1")).sites[:1]
+    (site,) = activation_sites(graph)
     way = next(w for w in spellings_of(function) if not w.obstacle(function, 18, "float32", False))
-    write(graph, found.site, function, way, "float")
+    write(graph, site, function, way, "float32")
     assert run_int8(graph).worst < SEVERAL_OPERATORS
 
 
@@ -253,6 +248,4 @@ def test_a_sigmoid_is_rescaled_before_it_is_joined_with_wider_values(run_int8) -
 
 
 def test_a_network_keeps_its_numbers(run_int8) -> None:
-    from networks import residual_network
-
     assert run_int8(residual_network()).worst < 0.06

@@ -41,6 +41,9 @@ def tflite_paths(output: Path) -> list[Path]:
 class TfliteFiles:
     """What writes the TFLite files of a model; made before anything long begins.
 
+    Attributes:
+        skip: names of normalizing passes to leave out.
+
     Raises:
         TargetError: the target's device loads no TFLite.
         DataError: there are no calibration samples.
@@ -48,6 +51,7 @@ class TfliteFiles:
 
     target: Target
     samples: SampleSet | None
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.target.backend, TfliteBackend):
@@ -70,4 +74,4 @@ class TfliteFiles:
         assert isinstance(backend, TfliteBackend)
         assert self.samples is not None
         feeds = (sample.inputs for sample in self.samples)
-        return backend.tflite_files(normalize(model).graph, feeds)
+        return backend.tflite_files(normalize(model, skip=self.skip).graph, feeds)

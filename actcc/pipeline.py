@@ -148,7 +148,7 @@ def optimize(
 def _run(job: Job, output: Path | None, search: str, *, emit_tflite: bool) -> Result:
     """The stages in their order."""
     samples = None if job.data is None else job.data.calibration
-    tflite = TfliteFiles(job.target, samples) if emit_tflite else None
+    tflite = TfliteFiles(job.target, samples, tuple(job.skip)) if emit_tflite else None
     surveyed = survey_model(job)
     try:
         prepared = price_model(surveyed)

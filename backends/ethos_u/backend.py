@@ -136,6 +136,8 @@ class EthosUBackend:
     ) -> list[Timing]:
         """Latency of whole models, and the SRAM that they use.
 
+        Where feature maps lie in DRAM, the SRAM holds those that are worth it.
+
         Args:
             feeds: of no account; nothing runs.
 
@@ -150,7 +152,7 @@ class EthosUBackend:
                 noise_ns=0.0,
                 source=self.source,
                 tool=self.tool,
-                peak_bytes=compiled.memory_bytes.get("sram"),
+                peak_bytes=compiled.memory_bytes.get("sram", 0),
                 ratio=compiled.cycles / found[0].cycles,
             )
             for compiled in found

@@ -148,7 +148,7 @@ def _run(source: Path, folder: Path, settings: EthosUSettings) -> None:
     said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     reason = said[-1] if said else f"it ended with code {done.returncode}"
     # What it does not know of its configuration holds for every network.
-    about_profile = any("ConfigOption" in line or "invalid choice" in line for line in said)
+    about_profile = any(sign in reason for sign in ("ConfigOption", "CliOption", "invalid choice"))
     kind = TargetError if about_profile else PricingError
     raise kind(f"Vela cannot compile for {settings.accelerator}: {reason}")
 

@@ -123,7 +123,9 @@ OPERATORS: dict[str, Callable[[Builder], str]] = {
     "Mul": _two("Mul"),
     "Max": _two("Max"),
     "Min": _two("Min"),
-    "Sum of three": lambda b: b.add("Sum", "images", b.conv("images", 8, 8), b.conv("images", 8, 8)),
+    "Sum of three": lambda b: b.add(
+        "Sum", "images", b.conv("images", 8, 8), b.conv("images", 8, 8)
+    ),
     "Add of a constant": _with_constant("Add"),
     "Div by a constant": _with_constant("Div"),
     "Neg": lambda b: b.add("Neg", "images"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet
+from actcc.deploy import TfliteFiles, tflite_paths
 from actcc.effort import load_preset
 from actcc.errors import PricingError
 from actcc.evidence import gather_evidence, priced_baseline
@@ -60,6 +61,7 @@ def optimize(
     executor: Executor | None = None,
     cache: bool = True,
     resume: bool = False,
+    emit_tflite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Make a model faster on a target within a budget, and verify it.
@@ -94,6 +96,8 @@ def optimize(
         workers: processes; None for one a core. `executor` takes their place.
         cache: whether measured prices, and what an interrupted run found, are remembered.
         resume: go on where an interrupted run with the same arguments stopped.
+        emit_tflite: write the result in int8 as TFLite beside `output`, and compiled for the
+            target; only for targets that load it, and with calibration samples.
 
     Raises:
         ActccError: bad input; `InfeasibleError` where no plan meets the budgets.
@@ -101,7 +105,8 @@ def optimize(
     path = None if output is None else Path(output)
     if path is not None:
         inputs = (model, target, calibration, evaluation, preprocessing, labels, metric, *plugins)
-        for written in (path, plan_path(path), report_path(path)):
+        beside = tflite_paths(path) if emit_tflite else []
+        for written in (path, plan_path(path), report_path(path), *beside):
             check_output(written, *inputs)
     check_strategy(search)
     effort = load_preset(preset).but(max_trials, time_limit_s)
@@ -133,24 +138,26 @@ def optimize(
         resume=resume,
     ) as job:
         try:
-            return _run(job, path, search)
+            return _run(job, path, search, emit_tflite=emit_tflite)
         except KeyboardInterrupt:
             if job.journal.path is not None:
                 job.progress.note("interrupted; the same command with --resume goes on from here")
             raise
 
 
-def _run(job: Job, output: Path | None, search: str) -> Result:
+def _run(job: Job, output: Path | None, search: str, *, emit_tflite: bool) -> Result:
     """The stages in their order."""
+    samples = None if job.data is None else job.data.calibration
+    tflite = TfliteFiles(job.target, samples, tuple(job.skip)) if emit_tflite else None
     surveyed = survey_model(job)
     try:
         prepared = price_model(surveyed)
     except PricingError as error:
-        return finish(surveyed.unpriced(str(error)), output, job.staging)
+        return finish(surveyed.unpriced(str(error)), output, job.staging, tflite)
     trials = Trials(job.effort.max_trials, job.deadline, job.budget.objective)
     name = "model.onnx" if output is None else output.name
     search_plans(prepared.search(prepared.verifier, trials, name), job.progress, search)
-    result = finish(prepared.outcome(trials), output, job.staging)
+    result = finish(prepared.outcome(trials), output, job.staging, tflite)
     if not trials.interrupted:
         job.journal.discard()
     return result

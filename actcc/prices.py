@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from actcc.graph import Array, Graph
 from actcc.memory import MemoryProfile
 
 Source = Literal["measured", "compiled", "estimated"]
+TaskMap: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+"""Results of a picklable function for picklable tasks, in their order."""
 
 
 @dataclass(frozen=True)
@@ -118,3 +120,34 @@ class Backend(Protocol):
 
     def layers(self, model: Graph) -> list[LayerTime]:
         """Latency by layer, in the order of execution."""
+
+
+@dataclass(frozen=True)
+class NetworkTimes:
+    """Where the latency of a whole network goes.
+
+    Attributes:
+        node_ns: by name of the ONNX node that the time is spent for; the sum is the network's
+            latency. What runs as one may stand under any of its nodes.
+    """
+
+    node_ns: Mapping[str, float]
+    source: Source
+    tool: str
+
+
+@runtime_checkable
+class NetworkBackend(Backend, Protocol):
+    """A backend whose prices are those in the whole network, not in a neighbourhood.
+
+    For a compiler that schedules a network as a whole and says what each part of it costs.
+    """
+
+    def network_times(
+        self, models: Sequence[Graph], run_tasks: TaskMap
+    ) -> list[NetworkTimes | Unpriced]:
+        """Latency by node of each model, or why it cannot be priced.
+
+        Args:
+            run_tasks: maps a function over tasks on as many workers as the run has.
+        """

@@ -10,9 +10,10 @@ from pathlib import Path
 from actcc.graph import Graph
 from actcc.latency_models import Profile
 from actcc.neighbourhood import neighbourhoods
+from actcc.network_pricing import price_in_network
 from actcc.pass_api import Pass
 from actcc.price_cache import PriceCache, cached_price
-from actcc.prices import Price, PriceQuery, Unpriced
+from actcc.prices import NetworkBackend, Price, PriceQuery, Unpriced
 from actcc.progress import Progress
 from actcc.site import KEEP, OfferedSite
 from actcc.targets import Target
@@ -48,6 +49,9 @@ def price_sites(
     cache: Path | None,
 ) -> dict[str, SitePrices]:
     """Prices by site id and candidate name; every candidate of every site has an entry."""
+    backend = target.backend
+    if isinstance(backend, NetworkBackend):
+        return dict(price_in_network(graph, sites, passes, backend, executor, progress))
     groups, failed = neighbourhoods(graph, sites, passes)
     prices: dict[str, SitePrices] = {}
     by_id = {offered.id: offered for offered in sites}
@@ -56,7 +60,7 @@ def price_sites(
         prices[identity] = dict.fromkeys(names, reason)
     tasks = [PriceTask(target.profile, group.query, cache) for group in groups]
     # Measurements would disturb each other; the rest is arithmetic and runs wherever there is room.
-    measured = target.backend.source == "measured"
+    measured = backend.source == "measured"
     with progress.stage("Pricing candidates", len(tasks)) as advance:
         answers = map_tasks(
             executor, run_price_task, tasks, advance, concurrency=1 if measured else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from actcc.budget import Amount
+from actcc.deploy import TfliteFiles, tflite_paths
 from actcc.graph import Graph, content_hash
 from actcc.graph.files import deliver, writing
 from actcc.graph.fingerprint import hash_of_parts, model_parts
@@ -98,6 +99,7 @@ class Result:
         chosen_trial: index of the one that `plan` is; None if unchanged.
         refusals: by pass name, what was not offered and why.
         stage_seconds: wall time by stage.
+        beside: further files that were written.
     """
 
     status: Status
@@ -109,6 +111,7 @@ class Result:
     refusals: tuple[tuple[str, Refusal], ...]
     stage_seconds: Mapping[str, float]
     chosen_trial: int | None = None
+    beside: tuple[Path, ...] = ()
 
     @property
     def changes(self) -> dict[str, int]:
@@ -125,8 +128,17 @@ def plan_path(output: Path) -> Path:
     return output.with_name(output.name + ".plan.json")
 
 
-def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
-    """Pick the best verified trial, or the original, and put it in place with its plan."""
+def finish(
+    outcome: Outcome, output: Path | None, staging: Path, tflite: TfliteFiles | None = None
+) -> Result:
+    """Pick the best verified trial, or the original, and put it in place with its plan.
+
+    Args:
+        tflite: what makes TFLite files of the model to lie beside it; None for none.
+
+    Raises:
+        PricingError: TFLite files were asked for, and the model cannot be one.
+    """
     best = outcome.trials.best
     chosen_file = outcome.source if best is None else best.path
     graph = Graph.load(chosen_file, outcome.verifier.input_shapes)
@@ -141,17 +153,38 @@ def finish(outcome: Outcome, output: Path | None, staging: Path) -> Result:
         refusals=outcome.survey.refusals,
         stage_seconds=dict(outcome.stage_seconds),
         chosen_trial=None if best is None else outcome.trials.done.index(best),
+        beside=() if tflite is None or output is None else tuple(tflite_paths(output)),
     )
     if output is not None:
         with writing(output):
             if best is None:
                 chosen_file = copy_of_original(outcome.source, graph, staging / output.name)
-            _put_in_place(outcome, result, chosen_file, output, staging)
+            beside = _staged_tflite(graph, tflite, output, staging)
+            _put_in_place(outcome, result, chosen_file, output, staging, beside)
     return result
 
 
+def _staged_tflite(
+    graph: Graph, tflite: TfliteFiles | None, output: Path, staging: Path
+) -> dict[Path, Path]:
+    """Written TFLite files and where they are to go."""
+    if tflite is None:
+        return {}
+    found: dict[Path, Path] = {}
+    for path, content in zip(tflite_paths(output), tflite.of(graph), strict=True):
+        staged = staging / path.name
+        staged.write_bytes(content)
+        found[staged] = path
+    return found
+
+
 def _put_in_place(
-    outcome: Outcome, result: Result, model: Path, output: Path, staging: Path
+    outcome: Outcome,
+    result: Result,
+    model: Path,
+    output: Path,
+    staging: Path,
+    beside: Mapping[Path, Path],
 ) -> None:
     """Model, plan and report under their names; all are written before the first is renamed."""
     from actcc.report import report_path, write_report
@@ -164,6 +197,8 @@ def _put_in_place(
         deliver(model, output)
         os.replace(plan, plan_path(output))
         os.replace(report, report_path(output))
+        for staged, path in beside.items():
+            os.replace(staged, path)
 
 
 @contextlib.contextmanager

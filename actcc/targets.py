@@ -43,6 +43,12 @@ _BACKENDS: Mapping[str, BackendEntry] = {
     "onnxruntime": BackendEntry("actcc.backends.onnx_runtime:OnnxRuntimeBackend", "measured"),
     "analytic": BackendEntry("actcc.backends.analytic:AnalyticBackend", "estimated"),
     "table": BackendEntry("actcc.backends.table:TableBackend", "estimated"),
+    "ethos-u": BackendEntry(
+        "actcc.backends.ethos_u.backend:EthosUBackend",
+        "compiled",
+        ("ethosu", "flatbuffers"),
+        "ethos-u",
+    ),
 }
 
 

@@ -93,6 +93,12 @@ def _limits() -> str:
 @resume_option
 @pass_options
 @work_options("Same input and seed, same plan.")
+@click.option(
+    "--emit-tflite",
+    is_flag=True,
+    help="Also write the result in int8 as TFLite, and compiled for the target, beside OUTPUT "
+    "(Ethos-U targets; needs --calib).",
+)
 @click.option("--explain", is_flag=True, help="Say for every site and candidate why not.")
 @json_option
 @quiet_option
@@ -150,6 +156,7 @@ def optimize_command(**options: Any) -> None:
         workers=options["workers"],
         cache=not options["no_cache"],
         resume=options["resume"],
+        emit_tflite=options["emit_tflite"],
         progress=progress,
     )
     if options["as_json"]:

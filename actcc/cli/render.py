@@ -60,8 +60,9 @@ def render_result(result: Result, *, explain: bool = False) -> None:
     verb = "wrote" if result.status == "optimized" else "wrote the original, unchanged, to"
     console.print(f"[bold]{result.status}[/bold]: {result.reason}", soft_wrap=True)
     if result.output is not None:
-        files = f"{result.output}, {result.output}.plan.json and {result.output}.report.html"
-        console.print(f"{verb} {files}", soft_wrap=True)
+        files = [f"{result.output}{ending}" for ending in ("", ".plan.json", ".report.html")]
+        *first, last = [*files, *(str(path) for path in result.beside)]
+        console.print(f"{verb} {', '.join(first)} and {last}", soft_wrap=True)
 
 
 def _before_after(result: Result) -> Table:

@@ -1,0 +1,260 @@
+"""The Ethos-U backend: what Arm's Vela compiler says of the network in int8.
+
+Vela schedules a network as a whole, so candidates are priced in the whole network
+(`actcc.prices.NetworkBackend`): one compilation for each candidate, at all of its sites.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
+from actcc.backends.ethos_u.live_memory import live_memory
+from actcc.backends.ethos_u.lowering import lower
+from actcc.backends.ethos_u.network import FlatNetwork
+from actcc.backends.ethos_u.ranges import observed_ranges
+from actcc.backends.ethos_u.settings import EthosUSettings, ethos_u_settings
+from actcc.backends.ethos_u.vela import Compiled, compile_network, require_vela
+from actcc.errors import ModelError
+from actcc.graph import Array, Graph
+from actcc.latency_models import Profile
+from actcc.memory import MemoryProfile
+from actcc.prices import (
+    LayerTime,
+    NetworkTimes,
+    Price,
+    PriceQuery,
+    Source,
+    TaskMap,
+    Timing,
+    Unpriced,
+)
+from actcc.site import KEEP
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph on its way to the compiler.
+
+    Attributes:
+        origin: name of the ONNX node that each computed TFLite tensor belongs to.
+        model: the .tflite file, with placeholder ranges.
+    """
+
+    origin: Mapping[str, str]
+    model: bytes
+
+
+@dataclass(frozen=True)
+class CompileTask:
+    """One .tflite file for one target; picklable."""
+
+    model: bytes
+    settings: EthosUSettings
+
+
+@dataclass(frozen=True)
+class EthosUBackend:
+    """Prices and times with Vela; the same graph always costs the same.
+
+    Attributes:
+        settings: those of the profile, checked.
+
+    Raises:
+        TargetError: the profile's settings do not fit, or Vela is not installed.
+    """
+
+    profile: Profile
+    settings: EthosUSettings = field(init=False, repr=False, compare=False)
+    _compiled: dict[str, Compiled | Unpriced] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", ethos_u_settings(self.profile))
+        require_vela(self.profile.name)
+
+    @cached_property
+    def tool(self) -> str:
+        """Version of Vela, accelerator, and a hash of all settings."""
+        text = json.dumps(self.settings.model_dump(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        version = require_vela(self.profile.name)
+        return f"vela {version} {self.settings.accelerator} {digest}"
+
+    @property
+    def source(self) -> Source:
+        """Compiled: nothing ran on a device."""
+        return "compiled"
+
+    @property
+    def cacheable(self) -> bool:
+        """No: a compilation takes a second, and depends on the weights as well."""
+        return False
+
+    def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:
+        """A price for `keep` and for each candidate, by compiling the neighbourhood alone."""
+        graphs = {KEEP: query.baseline, **query.candidates}
+        found: dict[str, Compiled | Unpriced] = {}
+        for name, graph in graphs.items():
+            try:
+                found[name] = self._compile(lowered(graph))
+            except ModelError as error:
+                found[name] = Unpriced(str(error))
+        baseline = found[KEEP]
+        if isinstance(baseline, Unpriced):
+            reason = f"the neighbourhood cannot be priced: {baseline.reason}"
+            return dict.fromkeys(graphs, Unpriced(reason))
+        base = baseline.latency_ns
+        return {
+            name: result
+            if isinstance(result, Unpriced)
+            else Price(result.latency_ns, result.latency_ns - base, 0.0, self.source, self.tool)
+            for name, result in found.items()
+        }
+
+    def network_times(
+        self, models: Sequence[Graph], run_tasks: TaskMap
+    ) -> list[NetworkTimes | Unpriced]:
+        """Latency by node of whole networks; those that are equal in int8 are compiled once."""
+        candidates = run_tasks(try_lowered, models)
+        unique = {
+            _key(found): found
+            for found in candidates
+            if isinstance(found, Lowered) and _key(found) not in self._compiled
+        }
+        tasks = [CompileTask(found.model, self.settings) for found in unique.values()]
+        self._compiled.update(zip(unique, run_tasks(run_compile_task, tasks), strict=True))
+        return [self._times(found) for found in candidates]
+
+    def time_models(
+        self, models: Sequence[Graph], feeds: Mapping[str, Array] | None = None
+    ) -> list[Timing]:
+        """Latency of whole models, and the SRAM that they use.
+
+        Where feature maps lie in DRAM, the SRAM holds those that are worth it.
+
+        Args:
+            feeds: of no account; nothing runs.
+
+        Raises:
+            PricingError: TFLite or Vela does not know an operator.
+        """
+        del feeds
+        found = [self._compile(lowered(graph)) for graph in models]
+        return [
+            Timing(
+                latency_ns=compiled.latency_ns,
+                noise_ns=0.0,
+                source=self.source,
+                tool=self.tool,
+                peak_bytes=compiled.memory_bytes.get("sram", 0),
+                ratio=compiled.cycles / found[0].cycles,
+            )
+            for compiled in found
+        ]
+
+    def memory(self, model: Graph) -> MemoryProfile:
+        """Live bytes at each node in int8, before Vela overlaps and spills.
+
+        Raises:
+            PricingError: TFLite has no int8 operator for a node.
+        """
+        return live_memory(model, lower(model))
+
+    def layers(self, model: Graph) -> list[LayerTime]:
+        """Latency by row of Vela's table, under the name of the ONNX node that it comes from.
+
+        Raises:
+            PricingError: TFLite or Vela does not know an operator.
+        """
+        found = lowered(model)
+        compiled = self._compile(found)
+        return [
+            LayerTime(name, layer.operator, layer.cycles * compiled.ns_per_cycle, layer.bound)
+            for name, layer in zip(_owners(found, compiled), compiled.layers, strict=True)
+            if layer.cycles
+        ]
+
+    def tflite_files(
+        self, model: Graph, samples: Iterable[Mapping[str, Array]]
+    ) -> tuple[bytes, bytes]:
+        """The model in int8 with the ranges of the samples, and what Vela makes of it.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model on the samples.
+            PricingError: TFLite or Vela does not know an operator.
+        """
+        written = write_flatbuffer(lower(model, observed_ranges(model, samples)))
+        return written, compile_network(written, self.settings, keep=True).model
+
+    def _compile(self, found: Lowered) -> Compiled:
+        key = _key(found)
+        known = self._compiled.get(key)
+        if not isinstance(known, Compiled):
+            known = self._compiled[key] = compile_network(found.model, self.settings)
+        return known
+
+    def _times(self, found: Lowered | Unpriced) -> NetworkTimes | Unpriced:
+        compiled = found if isinstance(found, Unpriced) else self._compiled[_key(found)]
+        if isinstance(compiled, Unpriced) or isinstance(found, Unpriced):
+            return compiled if isinstance(compiled, Unpriced) else Unpriced("")
+        times: dict[str, float] = {}
+        for name, layer in zip(_owners(found, compiled), compiled.layers, strict=True):
+            times[name] = times.get(name, 0.0) + layer.cycles * compiled.ns_per_cycle
+        return NetworkTimes(times, self.source, self.tool)
+
+
+def lowered(graph: Graph) -> Lowered:
+    """The graph as a .tflite file to be priced, not to be run: its ranges are placeholders.
+
+    Raises:
+        PricingError: TFLite has no int8 operator for a node.
+    """
+    network = lower(graph)
+    return Lowered(_nodes_by_tensor(graph, network), write_flatbuffer(network))
+
+
+def try_lowered(graph: Graph) -> Lowered | Unpriced:
+    """`lowered`, or why it cannot be."""
+    try:
+        return lowered(graph)
+    except ModelError as error:
+        return Unpriced(str(error))
+
+
+def run_compile_task(task: CompileTask) -> Compiled | Unpriced:
+    """Compile one file, or say why it cannot be."""
+    try:
+        return compile_network(task.model, task.settings)
+    except ModelError as error:
+        return Unpriced(str(error))
+
+
+def _nodes_by_tensor(graph: Graph, network: FlatNetwork) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, tensor in network.origin.items():
+        producer = graph.producer(tensor)
+        if producer is None:  # an input that is moved or scaled: its first reader has it done
+            readers = graph.consumers(tensor)
+            producer = readers[0] if readers else None
+        if producer is not None:
+            found[name] = producer.name
+    return found
+
+
+def _owners(found: Lowered, compiled: Compiled) -> list[str]:
+    """The ONNX node of each layer; one that Vela made up belongs to the layer before it."""
+    owners: list[str] = []
+    for layer in compiled.layers:
+        before = owners[-1] if owners else ""
+        owners.append(found.origin.get(layer.tensor, before))
+    return owners
+
+
+def _key(found: Lowered) -> str:
+    return hashlib.sha256(found.model).hexdigest()

@@ -1,0 +1,127 @@
+"""Prices in the whole network, with a compiler that is a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import onnx
+import pytest
+
+from actcc.graph import Graph
+from actcc.network_pricing import nearest_sites, price_in_network
+from actcc.pass_api import Pass, find_sites, rewrite
+from actcc.prices import NetworkTimes, Price, TaskMap, Unpriced
+from actcc.progress import Silent
+from actcc.site import KEEP, Candidate, Site
+from actcc.targets import Target, load_target
+
+CHAIN = """
+<ir_version: 8, opset_import: ["" : 17]>
+chain (float[1, 4] x) => (float[1, 4] y)
+{
+    a = Abs(x)
+    b = Sigmoid(a)
+    c = Abs(b)
+    d = Sigmoid(c)
+    y = Abs(d)
+}
+"""
+NANOSECONDS: Mapping[str, float] = {"Abs": 10.0, "Sigmoid": 5.0, "Relu": 1.0, "Tanh": 3.0}
+
+
+@rewrite("another")
+class Another(Pass):
+    """Sigmoid  →  Relu or Tanh."""
+
+    def sites(self, graph: Graph) -> Iterable[Site]:
+        """One site a Sigmoid."""
+        for node in graph.nodes("Sigmoid"):
+            yield Site([node], node.inputs[0], node.outputs[0])
+
+    def candidates(self, site: Site, target: Target) -> Iterable[Candidate]:
+        """Both."""
+        yield Candidate("Relu")
+        yield Candidate("Tanh")
+
+    def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
+        """Put the candidate there."""
+        graph.replace(site, op=candidate.name, inputs=[site.reads])
+
+
+class TableBackend:
+    """A compiler for which the second Tanh costs more, and that refuses what it is told to."""
+
+    tool, source, cacheable = "table 1", "compiled", False
+
+    def __init__(self, refused: str = "") -> None:
+        self.refused = refused
+        self.compiled = 0
+
+    def network_times(
+        self, models: Sequence[Graph], run_tasks: TaskMap
+    ) -> list[NetworkTimes | Unpriced]:
+        """See `NetworkBackend`."""
+        return [self._times(model) for model in models]
+
+    def _times(self, model: Graph) -> NetworkTimes | Unpriced:
+        self.compiled += 1
+        times: dict[str, float] = {}
+        for node in model.nodes():
+            if node.outputs[0].name == "d" and node.op == self.refused:
+                return Unpriced(f"there is no {node.op}")
+            times[node.name] = NANOSECONDS[node.op]
+        return NetworkTimes(times, "compiled", self.tool)
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def priced(backend: TableBackend, executor: Executor) -> dict[str, dict[str, Price | Unpriced]]:
+    graph = Graph.load(onnx.parser.parse_model(CHAIN))
+    passes = [Another()]
+    sites = find_sites(graph, passes, load_target("npu1")).sites
+    return price_in_network(graph, sites, passes, backend, executor, Silent())  # type: ignore[arg-type]
+
+
+def test_the_network_is_compiled_once_for_each_candidate(executor: Executor) -> None:
+    backend = TableBackend()
+    found = priced(backend, executor)
+    assert backend.compiled == 3
+    assert {name: price.difference_ns for name, price in found["another:b"].items()} == {
+        KEEP: 0.0,
+        "Relu": -4.0,
+        "Tanh": -2.0,
+    }
+    assert {price.source for price in found["another:d"].values()} == {"compiled"}
+
+
+def test_a_site_costs_what_it_and_what_is_near_to_it_costs(executor: Executor) -> None:
+    found = priced(TableBackend(), executor)
+    keep = found["another:b"][KEEP]
+    assert isinstance(keep, Price)
+    assert keep.latency_ns == 10 + 5  # the Abs between the two feeds the second one
+
+
+def test_where_one_site_cannot_be_priced_the_others_are(executor: Executor) -> None:
+    found = priced(TableBackend(refused="Tanh"), executor)
+    assert found["another:d"]["Tanh"] == Unpriced("there is no Tanh")
+    assert isinstance(found["another:b"]["Tanh"], Price)
+    assert isinstance(found["another:d"]["Relu"], Price)
+
+
+def test_where_the_network_itself_cannot_be_priced_nothing_is(executor: Executor) -> None:
+    found = priced(TableBackend(refused="Sigmoid"), executor)
+    assert {type(p) for prices in found.values() for p in prices.values()} == {Unpriced}
+
+
+def test_a_node_between_two_sites_belongs_to_the_one_that_it_feeds() -> None:
+    graph = Graph.load(onnx.parser.parse_model(CHAIN))
+    names = {node.outputs[0].name: node.name for node in graph.nodes()}
+    owners = nearest_sites(graph, {names["b"]: "first", names["d"]: "second"})
+    assert owners[names["a"]] == "first"
+    assert owners[names["c"]] == "second"
+    assert owners[names["y"]] == "second"

@@ -17,6 +17,7 @@ from actcc.prices import Backend
 _BACKENDS: Mapping[str, str] = {
     "onnxruntime": "actcc.backends.onnx_runtime:OnnxRuntimeBackend",
     "analytic": "actcc.backends.analytic:AnalyticBackend",
+    "openvino": "actcc.backends.openvino:OpenVinoBackend",
 }
 
 

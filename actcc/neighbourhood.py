@@ -5,6 +5,11 @@ runs in place, or forces a change of layout. The neighbourhood of a site is ther
 layers that feed it back to the nearest heavy operator, and the layers that read it, on to the next
 heavy operator where only views and element-wise work lie between. (Measured on ONNX Runtime: with
 direct readers alone the sum of single prices was up to twice the difference of the whole model.)
+
+What decides how those layers run comes with them: weights and sizes that are computed from
+constants, and the quantize and dequantize nodes around them, without which an int8 layer would be
+priced in floating point. (Measured on ONNX Runtime: without them a ReLU plan of an int8 classifier
+was predicted at 1.10×, and ran at 2.17×.)
 """
 
 from __future__ import annotations
@@ -27,6 +32,8 @@ _JUNCTIONS = frozenset(
     {"Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Resize", "Split"}
 )
 _STEPS = 3
+_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_QUANTIZATION = frozenset({_QUANTIZE, _DEQUANTIZE})
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
     frontier = [graph.tensor(site.writes)]
     for _ in range(_STEPS):
         frontier = [t for tensor in frontier for t in _step_on(graph, tensor, names)]
+    _add_what_comes_with(graph, names)
     return names & {node.name for node in graph.nodes()}
 
 
@@ -104,6 +112,8 @@ def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     if writer is None or writer.name in names or not _can_be_priced(graph, writer):
         return []
     names.add(writer.name)
+    if writer.op in _QUANTIZATION:  # part of the layers on its two sides, and no step
+        return _step_back(graph, writer.inputs[0], names)
     return [] if writer.op in HEAVY else list(writer.inputs)
 
 
@@ -113,9 +123,36 @@ def _step_on(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
         if reader.name in names or not _can_be_priced(graph, reader):
             continue
         names.add(reader.name)
-        if reader.op not in HEAVY and reader.op not in _JUNCTIONS:
+        if reader.op in _QUANTIZATION:
+            behind += _step_on(graph, reader.outputs[0], names)
+        elif reader.op not in HEAVY and reader.op not in _JUNCTIONS:
             behind += [t for t in reader.outputs if not t.is_empty()]
     return behind
+
+
+def _add_what_comes_with(graph: Graph, names: set[str]) -> None:
+    """Constants that are computed, dequantized inputs and quantized outputs of the nodes."""
+    waiting = sorted(names)
+    while waiting:
+        node = graph.node(waiting.pop())
+        beside: list[Node] = []
+        for tensor in node.inputs:
+            writer = None if tensor.is_empty() else graph.producer(tensor)
+            if writer is not None and (writer.op == _DEQUANTIZE or _is_constant(graph, writer)):
+                beside.append(writer)
+        if node.op not in _QUANTIZATION:
+            beside += [r for t in node.outputs for r in graph.consumers(t) if r.op == _QUANTIZE]
+        for found in beside:
+            if found.name not in names and _can_be_priced(graph, found):
+                names.add(found.name)
+                waiting.append(found.name)
+
+
+def _is_constant(graph: Graph, node: Node) -> bool:
+    """Whether a node computes from constants alone."""
+    computed = [t for t in node.inputs if not (t.is_empty() or isinstance(t, gs.Constant))]
+    writers = [graph.producer(tensor) for tensor in computed]
+    return all(writer is not None and _is_constant(graph, writer) for writer in writers)
 
 
 def _can_be_priced(graph: Graph, node: Node) -> bool:

@@ -73,6 +73,11 @@ def import_openvino() -> Any:
     return openvino
 
 
+def version(openvino: Any) -> str:
+    """Release and build, such as "2026.4.1-22982"."""
+    return "-".join(str(openvino.get_version()).split("-")[:2])
+
+
 def tool_text(settings: OpenVinoSettings) -> str:
     """Version and all settings that decide a latency, and the device's name.
 
@@ -90,7 +95,7 @@ def tool_text(settings: OpenVinoSettings) -> str:
     name = processor_name() if own else core.get_property(settings.device, "FULL_DEVICE_NAME")
     further = "".join(f", {key}={value}" for key, value in sorted(settings.properties.items()))
     return (
-        f"openvino {openvino.get_version()}, {settings.device}, {settings.inference_precision}"
+        f"openvino {version(openvino)}, {settings.device}, {settings.inference_precision}"
         f"{further}, {settings.text}, {name}"
     )
 
@@ -127,7 +132,7 @@ def compile_model(
     except Exception as error:  # OpenVINO raises RuntimeError and pybind's TypeError alike
         raise ModelError(
             f"OpenVINO cannot load the model ({reason(error)}); "
-            f"see whether it loads in OpenVINO {openvino.get_version()} by itself"
+            f"see whether it loads in OpenVINO {version(openvino)} by itself"
         ) from error
 
 

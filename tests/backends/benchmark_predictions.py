@@ -143,6 +143,7 @@ def _quantized(path: Path) -> onnx.ModelProto:
             Samples(graph),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "Concat", "MaxPool"],
+            activation_type=quantization.QuantType.QUInt8,  # as int8 layers run on x86-64
             per_channel=graph.opset >= 13,
         )
         return onnx.load(result)

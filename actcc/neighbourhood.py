@@ -14,7 +14,7 @@ was predicted at 1.10×, and ran at 2.17×.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -58,9 +58,10 @@ def neighbourhoods(
     by_name = {found.name: found for found in passes}
     groups: dict[tuple[str, str], tuple[OfferedSite, Graph, list[str]]] = {}
     failed: dict[str, Unpriced] = {}
+    constants = constant_nodes(graph)
     for offered in sites:
         try:
-            part = extract(graph, neighbouring_nodes(graph, offered.site))
+            part = extract(graph, neighbouring_nodes(graph, offered.site, constants))
         except ModelError as error:
             failed[offered.id] = Unpriced(str(error))
             continue
@@ -94,8 +95,14 @@ def _with_candidates(
     return Neighbourhood(PriceQuery(part, graphs), members, failed)
 
 
-def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
-    """Names of the nodes of a site's neighbourhood."""
+def neighbouring_nodes(
+    graph: Graph, site: Site, constants: Collection[str] | None = None
+) -> set[str]:
+    """Names of the nodes of a site's neighbourhood.
+
+    Args:
+        constants: from `constant_nodes`, for callers that ask for many sites.
+    """
     names = set(site.nodes)
     frontier = [tensor for name in site.nodes for tensor in graph.node(name).inputs]
     for _ in range(_STEPS):
@@ -103,7 +110,7 @@ def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
     frontier = [graph.tensor(site.writes)]
     for _ in range(_STEPS):
         frontier = [t for tensor in frontier for t in _step_on(graph, tensor, names)]
-    _add_what_comes_with(graph, names)
+    _add_what_comes_with(graph, names, constant_nodes(graph) if constants is None else constants)
     return names & {node.name for node in graph.nodes()}
 
 
@@ -130,7 +137,7 @@ def _step_on(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     return behind
 
 
-def _add_what_comes_with(graph: Graph, names: set[str]) -> None:
+def _add_what_comes_with(graph: Graph, names: set[str], constants: Collection[str]) -> None:
     """Constants that are computed, dequantized inputs and quantized outputs of the nodes."""
     waiting = sorted(names)
     while waiting:
@@ -138,7 +145,7 @@ def _add_what_comes_with(graph: Graph, names: set[str]) -> None:
         beside: list[Node] = []
         for tensor in node.inputs:
             writer = None if tensor.is_empty() else graph.producer(tensor)
-            if writer is not None and (writer.op == _DEQUANTIZE or _is_constant(graph, writer)):
+            if writer is not None and (writer.op == _DEQUANTIZE or writer.name in constants):
                 beside.append(writer)
         if node.op not in _QUANTIZATION:
             beside += [r for t in node.outputs for r in graph.consumers(t) if r.op == _QUANTIZE]
@@ -148,11 +155,19 @@ def _add_what_comes_with(graph: Graph, names: set[str]) -> None:
                 waiting.append(found.name)
 
 
-def _is_constant(graph: Graph, node: Node) -> bool:
-    """Whether a node computes from constants alone."""
-    computed = [t for t in node.inputs if not (t.is_empty() or isinstance(t, gs.Constant))]
-    writers = [graph.producer(tensor) for tensor in computed]
-    return all(writer is not None and _is_constant(graph, writer) for writer in writers)
+def constant_nodes(graph: Graph) -> frozenset[str]:
+    """Names of the nodes that compute from constants alone."""
+    found: set[str] = set()
+    computed: set[int] = set()
+
+    def is_constant(tensor: Tensor) -> bool:
+        return tensor.is_empty() or isinstance(tensor, gs.Constant) or id(tensor) in computed
+
+    for node in graph.nodes():
+        if not holds_subgraph(node) and all(is_constant(tensor) for tensor in node.inputs):
+            found.add(node.name)
+            computed.update(id(tensor) for tensor in node.outputs)
+    return frozenset(found)
 
 
 def _can_be_priced(graph: Graph, node: Node) -> bool:

@@ -39,8 +39,9 @@ class MeasuringSettings(BaseModel):
 
     Attributes:
         threads: that one operator may use; operators run one after another.
-        neighbourhood_seconds: time for one neighbourhood with all its candidates.
-        model_seconds: time for one comparison of whole models.
+        neighbourhood_seconds: time for one neighbourhood with all its candidates, by the clock
+            that the samples are taken with.
+        model_seconds: time for one comparison of whole models, likewise.
         clock: "thread" counts the processor time of the thread that runs the model, which other
             work on the machine does not lengthen. It is used where that thread does everything;
             elsewhere, and with "wall", time is what passes.
@@ -60,8 +61,14 @@ class MeasuringSettings(BaseModel):
 
     @property
     def clocks(self) -> Clocks:
-        """What samples are timed with."""
-        return Clocks(samples=time.thread_time_ns) if self.counts_processor_time else Clocks()
+        """What samples and limits are timed with.
+
+        Where processor time is counted the limits are of that too: on a busy machine the user
+        waits longer, for figures that are as good.
+        """
+        if self.counts_processor_time:
+            return Clocks(samples=time.thread_time_ns, waiting=time.thread_time_ns)
+        return Clocks()
 
     @property
     def runs_in_one_thread(self) -> bool:

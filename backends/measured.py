@@ -114,7 +114,7 @@ def checked_settings(kind: type[SettingsType], profile: Profile) -> SettingsType
 class TimedGraph:
     """One graph to time: what its runs are made from, and what they are fed."""
 
-    source: SessionSource
+    source: Any
     values: Mapping[str, Any]
 
 
@@ -128,6 +128,10 @@ class MeasuredBackend(ABC):
     @abstractmethod
     def values(self, feeds: Mapping[str, Array]) -> Mapping[str, Any]:
         """Feeds as the runtime keeps them, so that runs do not copy them."""
+
+    def loaded(self, source: SessionSource, values: Mapping[str, Any]) -> TimedGraph:
+        """What is done once a graph, however often its runs are made anew."""
+        return TimedGraph(source, values)
 
     @abstractmethod
     def prepare(self, timed: TimedGraph) -> Run:
@@ -190,7 +194,7 @@ class MeasuredBackend(ABC):
                     inputs = tuple((t.name, graph.types.get(t.name)) for t in graph.inputs)
                     if inputs not in fed:
                         fed[inputs] = self.values(random_feeds(graph, FEEDS_SEED))
-                    job = TimedGraph(files.enter_context(session_source(graph)), fed[inputs])
+                    job = self.loaded(files.enter_context(session_source(graph)), fed[inputs])
                     self.prepare(job)
                     jobs[structure] = job
                 structures[name] = structure
@@ -233,7 +237,7 @@ class MeasuredBackend(ABC):
         """
         with contextlib.ExitStack() as files:
             jobs = [
-                TimedGraph(
+                self.loaded(
                     files.enter_context(session_source(model)),
                     self.values(random_feeds(model, FEEDS_SEED) if feeds is None else feeds),
                 )

@@ -13,6 +13,7 @@ from actcc.backends.measured import FEEDS_SEED, MeasuredBackend, TimedGraph, che
 from actcc.backends.openvino_model import (
     OpenVinoSettings,
     compile_model,
+    import_model,
     import_openvino,
     request_for,
     runner,
@@ -23,7 +24,7 @@ from actcc.graph import Array, Graph
 from actcc.graph.operators import HEAVY
 from actcc.latency_models import Profile
 from actcc.prices import LayerTime
-from actcc.runtime import random_feeds, session_source
+from actcc.runtime import SessionSource, random_feeds, session_source
 
 _PROFILED_RUNS = 20
 # What OpenVINO calls a convolution after it has taken the bias out of it.
@@ -57,14 +58,17 @@ class OpenVinoBackend(MeasuredBackend):
                 ) from error
         return found
 
+    def loaded(self, source: SessionSource, values: Mapping[str, Any]) -> TimedGraph:
+        """The model as OpenVINO exports it: from that, a run is made in a quarter of the time."""
+        return TimedGraph(self._compiled(source, values).export_model(), values)
+
     def prepare(self, timed: TimedGraph) -> Run:
         """See `MeasuredBackend`."""
-        return runner(self._request(timed))
+        return runner(request_for(import_model(timed.source, self.settings), timed.values))
 
-    def _request(self, timed: TimedGraph, **properties: Any) -> Any:
-        shapes = {name: tuple(value.get_shape()) for name, value in timed.values.items()}
-        compiled = compile_model(timed.source, shapes, self.settings, **properties)
-        return request_for(compiled, timed.values)
+    def _compiled(self, source: SessionSource, values: Mapping[str, Any], **properties: Any) -> Any:
+        shapes = {name: tuple(value.get_shape()) for name, value in values.items()}
+        return compile_model(source, shapes, self.settings, **properties)
 
     def layers(self, model: Graph) -> list[LayerTime]:
         """Latency by node of the compiled model, in the order of execution.
@@ -77,9 +81,9 @@ class OpenVinoBackend(MeasuredBackend):
             ModelError: OpenVINO cannot load or run the model, or a shape is not static.
         """
         with session_source(model) as source:
-            timed = TimedGraph(source, self.values(random_feeds(model, FEEDS_SEED)))
-            (found,) = self.measure([timed], self.settings.model_seconds)
-            request = self._request(timed, PERF_COUNT=True)
+            values = self.values(random_feeds(model, FEEDS_SEED))
+            (found,) = self.measure([self.loaded(source, values)], self.settings.model_seconds)
+            request = request_for(self._compiled(source, values, PERF_COUNT=True), values)
         rows = _median_rows(request)
         total = sum(microseconds for _, microseconds in rows.values())
         if total <= 0:

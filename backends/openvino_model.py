@@ -136,6 +136,22 @@ def compile_model(
         ) from error
 
 
+def import_model(exported: bytes, settings: OpenVinoSettings) -> Any:
+    """An `openvino.CompiledModel` from what `export_model` of one gave.
+
+    Raises:
+        ModelError: OpenVINO cannot read it back.
+    """
+    openvino = import_openvino()
+    try:
+        return openvino.Core().import_model(exported, settings.device, settings.configuration)
+    except Exception as error:  # OpenVINO raises RuntimeError and pybind's TypeError alike
+        raise ModelError(
+            f"OpenVINO cannot read back the model that it compiled ({reason(error)}); "
+            "see whether the device can export models, or choose another in 'settings.device'"
+        ) from error
+
+
 def request_for(compiled: Any, values: Mapping[str, Any]) -> Any:
     """An `openvino.InferRequest` that is fed and has run once.
 

@@ -23,7 +23,6 @@ from actcc.targets import load_target
 
 openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")
 
-from actcc.backends.measured import TimedGraph  # noqa: E402
 from actcc.backends.openvino import OpenVinoBackend  # noqa: E402
 from actcc.backends.openvino_model import OpenVinoSettings, compile_model, request_for  # noqa: E402
 
@@ -102,7 +101,7 @@ def test_processor_time_is_all_the_time_that_a_run_takes() -> None:
     mine = backend()
     with session_source(graph) as source:
         values = mine.values({"z": np.ones((1, 32, 128, 128), np.float32)})
-        run = mine.prepare(TimedGraph(source, values))
+        run = mine.prepare(mine.loaded(source, values))
         thread, process = time.thread_time_ns(), time.process_time_ns()
         for _ in range(50):
             run()

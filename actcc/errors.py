@@ -29,6 +29,10 @@ class BudgetError(ActccError):
     """A budget cannot be understood (`--max-drop`, `--max-latency`, `--max-memory`)."""
 
 
+class CacheError(ActccError):
+    """The cache of prices cannot be read or cleared."""
+
+
 class SearchError(ActccError):
     """A search strategy is unknown, or the library that it needs is not installed."""
 

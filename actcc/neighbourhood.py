@@ -5,11 +5,16 @@ runs in place, or forces a change of layout. The neighbourhood of a site is ther
 layers that feed it back to the nearest heavy operator, and the layers that read it, on to the next
 heavy operator where only views and element-wise work lie between. (Measured on ONNX Runtime: with
 direct readers alone the sum of single prices was up to twice the difference of the whole model.)
+
+What decides how those layers run comes with them: weights and sizes that are computed from
+constants, and the quantize and dequantize nodes around them, without which an int8 layer would be
+priced in floating point. (Measured on ONNX Runtime: without them a ReLU plan of an int8 classifier
+was predicted at 1.10×, and ran at 2.17×.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -27,6 +32,8 @@ _JUNCTIONS = frozenset(
     {"Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Resize", "Split"}
 )
 _STEPS = 3
+_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_QUANTIZATION = frozenset({_QUANTIZE, _DEQUANTIZE})
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,10 @@ def neighbourhoods(
     by_name = {found.name: found for found in passes}
     groups: dict[tuple[str, str], tuple[OfferedSite, Graph, list[str]]] = {}
     failed: dict[str, Unpriced] = {}
+    constants = constant_nodes(graph)
     for offered in sites:
         try:
-            part = extract(graph, neighbouring_nodes(graph, offered.site))
+            part = extract(graph, neighbouring_nodes(graph, offered.site, constants))
         except ModelError as error:
             failed[offered.id] = Unpriced(str(error))
             continue
@@ -87,8 +95,14 @@ def _with_candidates(
     return Neighbourhood(PriceQuery(part, graphs), members, failed)
 
 
-def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
-    """Names of the nodes of a site's neighbourhood."""
+def neighbouring_nodes(
+    graph: Graph, site: Site, constants: Collection[str] | None = None
+) -> set[str]:
+    """Names of the nodes of a site's neighbourhood.
+
+    Args:
+        constants: from `constant_nodes`, for callers that ask for many sites.
+    """
     names = set(site.nodes)
     frontier = [tensor for name in site.nodes for tensor in graph.node(name).inputs]
     for _ in range(_STEPS):
@@ -96,6 +110,7 @@ def neighbouring_nodes(graph: Graph, site: Site) -> set[str]:
     frontier = [graph.tensor(site.writes)]
     for _ in range(_STEPS):
         frontier = [t for tensor in frontier for t in _step_on(graph, tensor, names)]
+    _add_what_comes_with(graph, names, constant_nodes(graph) if constants is None else constants)
     return names & {node.name for node in graph.nodes()}
 
 
@@ -104,6 +119,8 @@ def _step_back(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
     if writer is None or writer.name in names or not _can_be_priced(graph, writer):
         return []
     names.add(writer.name)
+    if writer.op in _QUANTIZATION:  # part of the layers on its two sides, and no step
+        return _step_back(graph, writer.inputs[0], names)
     return [] if writer.op in HEAVY else list(writer.inputs)
 
 
@@ -113,9 +130,44 @@ def _step_on(graph: Graph, tensor: Tensor, names: set[str]) -> list[Tensor]:
         if reader.name in names or not _can_be_priced(graph, reader):
             continue
         names.add(reader.name)
-        if reader.op not in HEAVY and reader.op not in _JUNCTIONS:
+        if reader.op in _QUANTIZATION:
+            behind += _step_on(graph, reader.outputs[0], names)
+        elif reader.op not in HEAVY and reader.op not in _JUNCTIONS:
             behind += [t for t in reader.outputs if not t.is_empty()]
     return behind
+
+
+def _add_what_comes_with(graph: Graph, names: set[str], constants: Collection[str]) -> None:
+    """Constants that are computed, dequantized inputs and quantized outputs of the nodes."""
+    waiting = sorted(names)
+    while waiting:
+        node = graph.node(waiting.pop())
+        beside: list[Node] = []
+        for tensor in node.inputs:
+            writer = None if tensor.is_empty() else graph.producer(tensor)
+            if writer is not None and (writer.op == _DEQUANTIZE or writer.name in constants):
+                beside.append(writer)
+        if node.op not in _QUANTIZATION:
+            beside += [r for t in node.outputs for r in graph.consumers(t) if r.op == _QUANTIZE]
+        for found in beside:
+            if found.name not in names and _can_be_priced(graph, found):
+                names.add(found.name)
+                waiting.append(found.name)
+
+
+def constant_nodes(graph: Graph) -> frozenset[str]:
+    """Names of the nodes that compute from constants alone."""
+    found: set[str] = set()
+    computed: set[int] = set()
+
+    def is_constant(tensor: Tensor) -> bool:
+        return tensor.is_empty() or isinstance(tensor, gs.Constant) or id(tensor) in computed
+
+    for node in graph.nodes():
+        if not holds_subgraph(node) and all(is_constant(tensor) for tensor in node.inputs):
+            found.add(node.name)
+            computed.update(id(tensor) for tensor in node.outputs)
+    return frozenset(found)
 
 
 def _can_be_priced(graph: Graph, node: Node) -> bool:

@@ -14,15 +14,16 @@ import logging
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import platformdirs
 
-from actcc.errors import ModelError
+from actcc.errors import CacheError, ModelError
 from actcc.graph import Graph, structure_hash
 from actcc.prices import Backend, Price, PriceQuery, Unpriced
 from actcc.site import KEEP
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 _FILE = "prices.sqlite"
 _TABLE = "prices_1"
 _LONGEST_WAIT_S = 30.0
+_BESIDE = ("-wal", "-shm")
+_ASIDE = ".corrupt-"
 
 Found = TypeVar("Found")
 
@@ -39,6 +42,27 @@ def default_cache_path() -> Path:
     """The cache file: in `ACTCC_CACHE_DIR` where that is set, else in the user's cache folder."""
     named = os.environ.get("ACTCC_CACHE_DIR")
     return (Path(named) if named else Path(platformdirs.user_cache_dir("actcc"))) / _FILE
+
+
+@dataclass(frozen=True)
+class CacheContents:
+    """What a cache holds.
+
+    Attributes:
+        size_bytes: of its file, and of what belongs to it.
+        entries: queries by the tool that priced them; the most first.
+        damaged: files that were moved aside because they could not be read.
+    """
+
+    path: Path
+    size_bytes: int
+    entries: Mapping[str, int]
+    damaged: tuple[Path, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        damaged = [str(path) for path in self.damaged]
+        return {"format": 1, **asdict(self), "path": str(self.path), "damaged": damaged}
 
 
 class PriceCache:
@@ -72,6 +96,86 @@ class PriceCache:
             connection.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", (key, value))
 
         self._with_connection(write)
+
+    def usable(self) -> bool:
+        """Whether prices can be kept here; if not, or if a damaged file is in the way, that is
+        said, so that it is said once and not by every task."""
+
+        def write(connection: sqlite3.Connection) -> bool:
+            # Nothing has an empty key; a place that is only read refuses all the same.
+            connection.execute(f"DELETE FROM {_TABLE} WHERE key = ''")
+            connection.execute(f"SELECT COUNT(key), MAX(LENGTH(value)) FROM {_TABLE}").fetchone()
+            return True
+
+        return bool(self._with_connection(write))
+
+    def contents(self) -> CacheContents:
+        """What is kept; nothing is written, and nothing moved aside.
+
+        Raises:
+            CacheError: the file is there, and cannot be read.
+        """
+        entries: dict[str, int] = {}
+        if self.path.is_file():
+            try:
+                with contextlib.closing(sqlite3.connect(self.path, _LONGEST_WAIT_S)) as connection:
+                    tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+                    query = f"SELECT value FROM {_TABLE}"
+                    rows = connection.execute(query) if (_TABLE,) in tables else []
+                    tools = [_decode(text)[KEEP].tool for (text,) in rows]
+                entries = dict(Counter(tools).most_common())
+            except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+                raise CacheError(
+                    f"price cache {self.path} cannot be read ({error}); "
+                    "`actcc cache clear` removes it"
+                ) from error
+        own = [self.path, *self._beside()]
+        size = sum(path.stat().st_size for path in own if path.is_file())
+        return CacheContents(self.path, size, entries, tuple(self._damaged()))
+
+    def clear(self) -> CacheContents:
+        """Remove all prices, and files that were moved aside.
+
+        The file itself stays where other processes may have it open; one that cannot be read goes.
+
+        Returns:
+            what was there.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        try:
+            before = self.contents()
+        except CacheError:
+            before = CacheContents(self.path, self.path.stat().st_size, {}, (self.path,))
+        try:
+            for path in (*self._damaged(), *before.damaged):
+                path.unlink(missing_ok=True)
+            if self.path.is_file():
+                self._empty()
+            else:
+                for path in self._beside():
+                    path.unlink(missing_ok=True)
+        except (sqlite3.Error, OSError) as error:
+            raise CacheError(
+                f"price cache {self.path} cannot be cleared ({error}); "
+                "see who may write there and who uses it"
+            ) from error
+        return before
+
+    def _empty(self) -> None:
+        with self._connection() as connection:
+            with connection:
+                connection.execute(f"DELETE FROM {_TABLE}")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _beside(self) -> list[Path]:
+        """SQLite's own files of the database."""
+        return [self.path.with_name(self.path.name + suffix) for suffix in _BESIDE]
+
+    def _damaged(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.name}{_ASIDE}*"))
 
     def _with_connection(self, action: Callable[[sqlite3.Connection], Found]) -> Found | None:
         try:
@@ -109,10 +213,10 @@ class PriceCache:
             connection.close()
 
     def _move_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns()}")
+        aside = self.path.with_name(f"{self.path.name}{_ASIDE}{time.time_ns()}")
         # A log left behind would be played into the new file.
-        for suffix in ("-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        for path in self._beside():
+            path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.path, aside)
         _log.warning(

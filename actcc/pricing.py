@@ -58,7 +58,8 @@ def price_sites(
     for identity, reason in failed.items():
         names = [KEEP, *(c.name for c in by_id[identity].candidates)]
         prices[identity] = dict.fromkeys(names, reason)
-    tasks = [PriceTask(target.profile, group.query, cache) for group in groups]
+    kept = cache is not None and target.backend.cacheable and PriceCache(cache).usable()
+    tasks = [PriceTask(target.profile, g.query, cache if kept else None) for g in groups]
     # Measurements would disturb each other; the rest is arithmetic and runs wherever there is room.
     measured = backend.source == "measured"
     with progress.stage("Pricing candidates", len(tasks)) as advance:

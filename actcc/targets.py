@@ -49,6 +49,9 @@ _BACKENDS: Mapping[str, BackendEntry] = {
         ("ethosu", "flatbuffers"),
         "ethos-u",
     ),
+    "openvino": BackendEntry(
+        "actcc.backends.openvino:OpenVinoBackend", "measured", ("openvino",), "openvino"
+    ),
 }
 
 

@@ -58,7 +58,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Two clocks in nanoseconds: one for the samples, one for the time that the user waits."""
+    """Two clocks in nanoseconds: one for the samples, one for the limits."""
 
     samples: Clock = time.perf_counter_ns
     waiting: Clock = time.perf_counter_ns

@@ -22,6 +22,7 @@ from actcc.runtime import SessionSource, session_source
 _PROFILED_RUNS = 20
 _NODE_EVENT = "_kernel_time"
 _LAYOUT_SUFFIX = "_nchwc"
+_CAST_PREFIX = "InsertedPrecisionFreeCast_"
 _SUFFIX = re.compile(r"(/\w+Fusion/.*|_token_\d+)$")
 
 
@@ -103,6 +104,7 @@ def _original_name(graph: Graph, names: Collection[str], row: LayerTime) -> str:
     tensor = row.name.removesuffix(_LAYOUT_SUFFIX)
     if tensor == row.name:
         return row.name
+    tensor = tensor.removeprefix(_CAST_PREFIX)  # it writes 32-bit floats where the model has 16
     try:
         node = graph.producer(tensor)
     except PassError:

@@ -6,19 +6,15 @@ options and optimisation level of the profile.
 
 from __future__ import annotations
 
-import contextlib
-import platform
-import subprocess
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from actcc.backends.measure import Clocks
+from actcc.backends.measured import MeasuringSettings, checked_settings
+from actcc.backends.processor import processor_name
 from actcc.errors import ModelError, PricingError, TargetError
 from actcc.graph import Array
 from actcc.latency_models import Profile
@@ -31,7 +27,6 @@ from actcc.runtime import (
 )
 
 _CPU = "CPUExecutionProvider"
-_COARSEST_CLOCK_S = 1e-6
 
 
 class Provider(BaseModel):
@@ -49,48 +44,21 @@ class Provider(BaseModel):
         return f"{self.name}({chosen})" if chosen else self.name
 
 
-class Settings(BaseModel):
+class Settings(MeasuringSettings):
     """The section `[settings]` of a profile with `backend = "onnxruntime"`.
 
     Attributes:
-        threads: that one operator may use; operators run one after another.
         providers: in order of preference; a name, or a table with `name` and `options`.
         optimization: the runtime's graph optimisation level.
-        neighbourhood_seconds: time for one neighbourhood with all its candidates.
-        model_seconds: time for one comparison of whole models.
-        clock: "thread" counts the processor time of the thread that runs the model, which other
-            work on the machine does not lengthen. It is used where that thread does everything:
-            one thread, no provider but the CPU's; elsewhere, and with "wall", time is what passes.
-        precision: share of the latency at which a half width is small enough to stop.
-        placement_noise: share of the latency by which two sessions of the same graph still differ
-            after several were made of each, because their tensors lie elsewhere in memory.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    threads: int = Field(default=1, ge=1)
     providers: tuple[Provider, ...] = Field(default=(Provider(name=_CPU),), min_length=1)
     optimization: OptimisationLevel = "all"
-    neighbourhood_seconds: float = Field(default=0.5, gt=0)
-    model_seconds: float = Field(default=6.0, gt=0)
-    clock: Literal["thread", "wall"] = "thread"
-    precision: float = Field(default=0.005, gt=0, lt=1)
-    placement_noise: float = Field(default=0.005, ge=0, lt=1)
 
     @property
-    def clocks(self) -> Clocks:
-        """What samples are timed with."""
-        return Clocks(samples=time.thread_time_ns) if self.counts_processor_time else Clocks()
-
-    @property
-    def counts_processor_time(self) -> bool:
-        """Whether the clock "thread" is asked for, true to the work, and fine enough here."""
-        return (
-            self.clock == "thread"
-            and self.threads == 1
-            and all(provider.name == _CPU for provider in self.providers)
-            and time.get_clock_info("thread_time").resolution <= _COARSEST_CLOCK_S
-        )
+    def runs_in_one_thread(self) -> bool:
+        """With one thread, and no provider but the CPU's, which has threads of its own."""
+        return self.threads == 1 and all(provider.name == _CPU for provider in self.providers)
 
     @field_validator("providers", mode="before")
     @classmethod
@@ -108,14 +76,7 @@ def read_settings(profile: Profile) -> Settings:
     """
     import onnxruntime
 
-    try:
-        settings = Settings(**profile.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TargetError(
-            f"target '{profile.name}': 'settings.{where}': {first['msg']}; see docs/targets.md"
-        ) from error
+    settings = checked_settings(Settings, profile)
     available = onnxruntime.get_available_providers()
     for provider in settings.providers:
         if provider.name not in available:
@@ -131,33 +92,11 @@ def tool_text(settings: Settings) -> str:
     """Version and all settings that decide a latency, and the processor's name."""
     import onnxruntime
 
-    threads = f"{settings.threads} thread{'' if settings.threads == 1 else 's'}"
-    clock = "thread time" if settings.counts_processor_time else "wall time"
     providers = "+".join(provider.text for provider in settings.providers)
     return (
-        f"onnxruntime {onnxruntime.__version__}, {providers}, {threads}, "
-        f"level {settings.optimization}, {clock}, {processor_name()}"
+        f"onnxruntime {onnxruntime.__version__}, {providers}, level {settings.optimization}, "
+        f"{settings.text}, {processor_name()}"
     )
-
-
-def processor_name() -> str:
-    """Name of this machine's processor, with family and model where the system gives them."""
-    found: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
-    if "model name" in found:
-        return f"{found['model name']} family {found.get('cpu family')} model {found.get('model')}"
-    if "CPU part" in found:
-        part = f"implementer {found.get('CPU implementer')} part {found['CPU part']}"
-        return f"{platform.machine()} {part}"
-    if platform.system() == "Darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
-            return answer.stdout.strip()
-    return platform.processor() or platform.machine()
 
 
 def open_session(

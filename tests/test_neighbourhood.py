@@ -1,10 +1,17 @@
 """A site is priced with what feeds it and what reads it, and equal places share one price."""
 
+from collections import Counter
+
+import numpy as np
+import onnx
 from networks import residual_network
 
-from actcc.graph import Graph
-from actcc.neighbourhood import neighbourhoods, neighbouring_nodes
+from actcc.backends.onnx_layers import fused_operators
+from actcc.graph import Graph, extract
+from actcc.neighbourhood import constant_nodes, neighbourhoods, neighbouring_nodes
 from actcc.pass_api import find_sites, select_passes
+from actcc.passes.swap_activation import activation_sites
+from actcc.site import Site
 from actcc.targets import load_target
 
 PASSES = select_passes(None)
@@ -35,3 +42,64 @@ def test_each_candidate_is_applied_to_a_neighbourhood_of_its_own() -> None:
     assert "Relu" in [node.op for node in rewritten.nodes()]
     assert "Sigmoid" not in [node.op for node in rewritten.nodes()]
     assert [t.name for t in rewritten.outputs] == [t.name for t in group.query.baseline.outputs]
+
+
+def quantized_network(nodes: int = 1) -> Graph:
+    """int8 convolutions with a SiLU in floating point between each two, and a computed size."""
+    links = "\n".join(
+        f"""
+        xf{i} = DequantizeLinear(xq{i}, scale, zero)
+        wf{i} = DequantizeLinear(weight, scale, zero)
+        c{i} = Conv(xf{i}, wf{i})
+        cq{i} = QuantizeLinear(c{i}, scale, zero)
+        cf{i} = DequantizeLinear(cq{i}, scale, zero)
+        s{i} = Sigmoid(cf{i})
+        y{i} = Mul(cf{i}, s{i})
+        xq{i + 1} = QuantizeLinear(y{i}, scale, zero)
+        """
+        for i in range(nodes)
+    )
+    model = onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["": 13]>
+        network (uint8[1,8,8,8] xq0) => (float[1,8,16,16] y)
+        <uint8[8,8,1,1] weight, float scale = {{0.02}}, uint8 zero = {{128}}> {{
+            {links}
+            last = DequantizeLinear(xq{nodes}, scale, zero)
+            half = Constant<value = float[4] {{0.5, 0.5, 1.0, 1.0}}>()
+            sizes = Div(one, half)
+            y = Resize<mode = "nearest">(last, , sizes)
+        }}""".replace("zero = {128}>", "zero = {128}, float[4] one = {1.0, 1.0, 2.0, 2.0}>")
+    )
+    weight = np.random.default_rng(0).integers(0, 255, (8, 8, 1, 1), dtype=np.uint8)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
+    return Graph.load(model)
+
+
+def silu_sites(graph: Graph) -> list[Site]:
+    return [entry for entry in activation_sites(graph) if isinstance(entry, Site)]
+
+
+def test_an_int8_layer_is_priced_with_what_quantizes_its_inputs_and_outputs() -> None:
+    graph = quantized_network(3)
+    site = silu_sites(graph)[1]
+    part = extract(graph, neighbouring_nodes(graph, site))
+    operators = Counter(fused_operators(part))
+    assert operators["QLinearConv"] == 2
+    assert operators["Conv"] == 0
+    assert [(t.name, t.dtype) for t in part.inputs] == [("xq1", onnx.TensorProto.UINT8)]
+
+
+def test_what_is_computed_from_constants_is_part_of_the_neighbourhood() -> None:
+    graph = quantized_network()
+    (site,) = silu_sites(graph)
+    part = extract(graph, neighbouring_nodes(graph, site))
+    assert [tensor.name for tensor in part.inputs] == ["xq0"]
+    assert {"Constant", "Div", "Resize"} <= {node.op for node in part.nodes()}
+
+
+def test_a_long_network_has_neighbourhoods_as_small_as_a_short_one() -> None:
+    graph = quantized_network(60)
+    constants = constant_nodes(graph)
+    sizes = Counter(len(neighbouring_nodes(graph, site, constants)) for site in silu_sites(graph))
+    assert sizes == {12: 60}

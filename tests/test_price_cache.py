@@ -186,6 +186,33 @@ def test_a_place_that_cannot_be_written_is_done_without(
     assert "going on without it" in caplog.records[0].getMessage()
 
 
+def test_whether_a_cache_can_be_used_is_asked_once_for_all_tasks(
+    tmp_path: Path, cache: PriceCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with caplog.at_level(logging.WARNING):
+        assert cache.usable()
+        assert not caplog.records
+        assert not PriceCache(tmp_path / "file" / "prices.sqlite").usable()
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "going on without it" in message
+
+
+def test_a_file_that_can_only_be_read_is_not_used(
+    cache: PriceCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.put("key", {})
+    opened = sqlite3.connect
+
+    def read_only(path: Path, **options: float) -> sqlite3.Connection:
+        return opened(f"file:{path}?mode=ro", uri=True, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with caplog.at_level(logging.WARNING):
+        assert not cache.usable()
+    assert "readonly" in caplog.records[0].getMessage()
+
+
 def put_some(task: tuple[PriceCache, int]) -> None:
     cache, worker = task
     for number in range(25):

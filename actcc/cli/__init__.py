@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from actcc.cli.apply import apply_command
+from actcc.cli.cache import cache_group
 from actcc.cli.compare import compare_command
 from actcc.cli.optimize import optimize_command
 from actcc.cli.pareto import pareto_command
@@ -57,6 +58,7 @@ cli.add_command(rank_command)
 cli.add_command(probe_command)
 cli.add_command(targets_command)
 cli.add_command(passes_command)
+cli.add_command(cache_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

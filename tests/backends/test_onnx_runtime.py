@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from actcc.backends import onnx_runtime
+from actcc.backends import measured
 from actcc.backends.measure import Measurement
 from actcc.backends.onnx_fusion import join, probe_fusion
 from actcc.backends.onnx_layers import fused_operators
@@ -150,7 +150,7 @@ def test_a_setting_that_does_not_fit_is_refused_by_name(
 def test_the_tool_names_everything_that_decides_a_latency() -> None:
     mine = backend()
     assert mine.tool.startswith(
-        f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider, 1 thread, level all, "
+        f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider, level all, 1 thread, "
     )
     assert (mine.source, mine.cacheable) == ("measured", True)
     provider = {"name": "CPUExecutionProvider", "options": {"arena_extend_strategy": "same"}}
@@ -205,7 +205,7 @@ def test_a_difference_within_the_noise_counts_as_none(
 ) -> None:
     keep = Measurement(1e5, 500.0, 0.0, 0.0, 1.0, 0.0, 50)
     other = Measurement(1e5 + difference, 500.0, difference, 1_000.0, 1.0, 0.01, 50)
-    monkeypatch.setattr(onnx_runtime, "interleaved_anew", lambda *_, **__: [keep, other])
+    monkeypatch.setattr(measured, "interleaved_anew", lambda *_, **__: [keep, other])
     price = backend().price(PriceQuery(block("Silu"), {"Relu": block("Relu")}))["Relu"]
     assert isinstance(price, Price)
     assert price.difference_ns == expected

@@ -1,0 +1,186 @@
+"""Models compiled by OpenVINO: what a target profile can choose, and runs made so.
+
+`openvino` is imported on use: it comes with the extra of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+
+from actcc.backends.measure import Run
+from actcc.backends.measured import MeasuringSettings
+from actcc.backends.processor import processor_name
+from actcc.errors import ModelError, PricingError, TargetError
+from actcc.runtime import SessionSource, one_line
+
+# Lines of an OpenVINO error that say where in its own source it was raised.
+_OF_ITS_SOURCE = ("Exception from src/", "Check '", "FrontEnd API failed")
+
+
+class OpenVinoSettings(MeasuringSettings):
+    """The section `[settings]` of a profile with `backend = "openvino"`.
+
+    Attributes:
+        device: as OpenVINO names it.
+        inference_precision: element type that floating-point layers run in; "f32" also where the
+            processor has a faster one, so that the model computes what was verified.
+        properties: further properties of the compiled model, as OpenVINO names them.
+    """
+
+    device: str = Field(default="CPU", min_length=1)
+    inference_precision: Literal["f32", "bf16", "f16"] = "f32"
+    properties: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @property
+    def runs_in_one_thread(self) -> bool:
+        """With one thread, the CPU device works in the thread that asks for a run."""
+        return self.threads == 1 and self.device == "CPU"
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Properties of the compiled model."""
+        chosen: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": self.inference_precision,
+        }
+        if self.device == "CPU":
+            chosen |= {
+                "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": self.threads,
+                # A pinned thread waits for whatever else runs on its core.
+                "ENABLE_CPU_PINNING": False,
+            }
+        return chosen | dict(self.properties)
+
+
+def import_openvino() -> Any:
+    """The module.
+
+    Raises:
+        TargetError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise TargetError(
+            f"the backend 'openvino' needs the package openvino ({one_line(error)}); "
+            "pip install 'actcc[openvino]'"
+        ) from error
+    return openvino
+
+
+def version(openvino: Any) -> str:
+    """Release and build, such as "2026.4.1-22982"."""
+    return "-".join(str(openvino.get_version()).split("-")[:2])
+
+
+def tool_text(settings: OpenVinoSettings) -> str:
+    """Version and all settings that decide a latency, and the device's name.
+
+    Raises:
+        TargetError: OpenVINO is not installed, or has no such device here.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+    if settings.device.partition(".")[0] not in core.available_devices:
+        raise TargetError(
+            f"OpenVINO has no device '{settings.device}' on this machine; "
+            f"it has: {', '.join(core.available_devices)}; name one of these in 'settings.device'"
+        )
+    own = settings.device == "CPU"
+    name = processor_name() if own else core.get_property(settings.device, "FULL_DEVICE_NAME")
+    further = "".join(f", {key}={value}" for key, value in sorted(settings.properties.items()))
+    return (
+        f"openvino {version(openvino)}, {settings.device}, {settings.inference_precision}"
+        f"{further}, {settings.text}, {name}"
+    )
+
+
+def compile_model(
+    source: SessionSource,
+    shapes: Mapping[str, tuple[int, ...]],
+    settings: OpenVinoSettings,
+    **properties: Any,
+) -> Any:
+    """An `openvino.CompiledModel` of an ONNX model at fixed input shapes.
+
+    Args:
+        source: from `actcc.runtime.session_source`.
+        shapes: of all inputs, by name.
+        properties: beside those of the settings.
+
+    Raises:
+        ModelError: OpenVINO cannot read or compile the model.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+    try:
+        model = core.read_model(source)
+        open_shapes = {
+            name: shapes[name]
+            for entry in model.inputs
+            for name in entry.get_names()
+            if name in shapes and entry.get_partial_shape().is_dynamic
+        }
+        if open_shapes:
+            model.reshape(open_shapes)
+        return core.compile_model(model, settings.device, {**settings.configuration, **properties})
+    except Exception as error:  # OpenVINO raises RuntimeError and pybind's TypeError alike
+        raise ModelError(
+            f"OpenVINO cannot load the model ({reason(error)}); "
+            f"see whether it loads in OpenVINO {version(openvino)} by itself"
+        ) from error
+
+
+def import_model(exported: bytes, settings: OpenVinoSettings) -> Any:
+    """An `openvino.CompiledModel` from what `export_model` of one gave.
+
+    Raises:
+        ModelError: OpenVINO cannot read it back.
+    """
+    openvino = import_openvino()
+    try:
+        return openvino.Core().import_model(exported, settings.device, settings.configuration)
+    except Exception as error:  # OpenVINO raises RuntimeError and pybind's TypeError alike
+        raise ModelError(
+            f"OpenVINO cannot read back the model that it compiled ({reason(error)}); "
+            "see whether the device can export models, or choose another in 'settings.device'"
+        ) from error
+
+
+def request_for(compiled: Any, values: Mapping[str, Any]) -> Any:
+    """An `openvino.InferRequest` that is fed and has run once.
+
+    Args:
+        values: `openvino.Tensor` by input name.
+
+    Raises:
+        PricingError: OpenVINO refuses the values or fails while running.
+    """
+    request = compiled.create_infer_request()
+    try:
+        for entry in compiled.inputs:
+            request.set_tensor(entry, next(values[n] for n in entry.get_names() if n in values))
+        request.infer(share_outputs=True)
+    except Exception as error:  # OpenVINO raises RuntimeError, pybind's TypeError, StopIteration
+        raise PricingError(
+            f"OpenVINO cannot run it on the values that it was fed ({reason(error)}); "
+            "give samples that make sense to it with --calib"
+        ) from error
+    return request
+
+
+def runner(request: Any) -> Run:
+    """A function that runs the request once; outputs are not copied."""
+    return partial(request.infer, share_outputs=True)
+
+
+def reason(error: Exception) -> str:
+    """What an OpenVINO error says, in one line, without the places in OpenVINO's source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(_OF_ITS_SOURCE)]
+    return one_line(RuntimeError(" ".join(said))) if said else one_line(error)

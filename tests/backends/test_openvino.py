@@ -1,0 +1,210 @@
+"""The OpenVINO backend, on graphs whose latencies differ by far more than any noise."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from networks import residual_network
+
+from actcc.errors import ModelError, PricingError, TargetError
+from actcc.graph import Graph
+from actcc.latency_models import Profile
+from actcc.memory import peak_memory
+from actcc.prices import Price, PriceQuery, Unpriced
+from actcc.runtime import session_source
+from actcc.targets import load_target
+
+openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")
+
+from actcc.backends.openvino import OpenVinoBackend  # noqa: E402
+from actcc.backends.openvino_model import OpenVinoSettings, compile_model, request_for  # noqa: E402
+
+
+def backend(**settings: Any) -> OpenVinoBackend:
+    short = {"neighbourhood_seconds": 0.3, "model_seconds": 0.5, **settings}
+    return OpenVinoBackend(Profile(name="mine", description="", backend="openvino", settings=short))
+
+
+def activated(body: str, size: int = 128) -> Graph:
+    """An activation z → y of a large tensor."""
+    shape = f"float[1,32,{size},{size}]"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 14]> part ({shape} z) => ({shape} y) '
+        f"<float third = {{0.33333333}}> {{ {body} }}"
+    )
+    return Graph.load(model)
+
+
+def unloadable() -> Graph:
+    model = activated("y = Relu(z)").to_proto()
+    model.graph.node[0].domain = "nowhere"
+    model.opset_import.append(onnx.helper.make_opsetid("nowhere", 1))
+    return Graph.load(model)
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_the_built_in_target_is_this_backend_and_names_what_decides_a_latency() -> None:
+    target = load_target("openvino-cpu")
+    assert isinstance(target.backend, OpenVinoBackend)
+    assert (target.backend.source, target.backend.cacheable) == ("measured", True)
+    tools = [
+        backend().tool,
+        backend(threads=2).tool,
+        backend(clock="wall").tool,
+        backend(inference_precision="bf16").tool,
+        backend(properties={"CPU_DENORMALS_OPTIMIZATION": True}).tool,
+    ]
+    assert len(set(tools)) == len(tools)
+    assert tools[0].startswith("openvino 20")
+    assert "CPU, f32, 1 thread, thread time, " in tools[0]
+
+
+def test_without_the_package_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = builtins.__import__
+
+    def missing(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "openvino":
+            raise ImportError("No module named 'openvino'")
+        return found(name, *arguments, **options)
+
+    monkeypatch.delitem(sys.modules, "openvino")
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(TargetError, match=r"pip install 'actcc\[openvino\]'") as told:
+        _ = load_target("openvino-cpu").backend
+    assert "\n" not in str(told.value)
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(TargetError, match=r"no device 'NPU9' on this machine; it has: .*CPU"):
+        backend(device="NPU9")
+
+
+def test_a_setting_that_does_not_fit_is_refused_by_name() -> None:
+    with pytest.raises(TargetError, match=r"target 'mine': 'settings\.inference_precision'"):
+        backend(inference_precision="int3")
+
+
+def test_processor_time_is_all_the_time_that_a_run_takes() -> None:
+    """With one thread the work is done by the thread that asks, so that its clock is true."""
+    graph = activated("a = Exp(z) b = Erf(a) y = Tanh(b)")
+    mine = backend()
+    with session_source(graph) as source:
+        values = mine.values({"z": np.ones((1, 32, 128, 128), np.float32)})
+        run = mine.prepare(mine.loaded(source, values))
+        thread, process = time.thread_time_ns(), time.process_time_ns()
+        for _ in range(50):
+            run()
+        thread, process = time.thread_time_ns() - thread, time.process_time_ns() - process
+    assert thread == pytest.approx(process, rel=0.1)
+
+
+# ---------------------------------------------------------------- prices
+
+
+def test_candidates_are_ordered_as_openvino_runs_them() -> None:
+    query = PriceQuery(
+        activated("a = Exp(z) b = Erf(a) y = Tanh(b)"), {"Relu": activated("y = Relu(z)")}
+    )
+    prices = backend().price(query)
+    keep, relu = prices["keep"], prices["Relu"]
+    assert isinstance(keep, Price)
+    assert isinstance(relu, Price)
+    assert relu.difference_ns < -relu.noise_ns
+    assert relu.latency_ns < keep.latency_ns
+    assert (relu.source, relu.tool) == ("measured", backend().tool)
+
+
+def test_a_candidate_that_cannot_be_loaded_is_unpriced_in_one_line() -> None:
+    query = PriceQuery(activated("y = Elu(z)"), {"broken": unloadable()})
+    broken = backend().price(query)["broken"]
+    assert isinstance(broken, Unpriced)
+    assert "nowhere.Relu" in broken.reason
+    assert "\n" not in broken.reason
+    assert "src/" not in broken.reason
+
+
+def test_text_cannot_be_fed() -> None:
+    with pytest.raises(PricingError, match="input 'x' is complex64, which OpenVINO cannot be fed"):
+        backend().values({"x": np.zeros(3, np.complex64)})
+
+
+# ---------------------------------------------------------------- whole models
+
+
+def test_whole_models_are_timed_against_the_first_with_the_rules_of_memory() -> None:
+    slow, fast = activated("a = Exp(z) b = Erf(a) y = Tanh(b)"), activated("y = Relu(z)")
+    first, second = backend().time_models([slow, fast])
+    assert (first.ratio, first.ratio_noise) == (1.0, 0.0)
+    assert second.ratio + second.ratio_noise < 1.0
+    assert second.peak_bytes == peak_memory(fast).peak_bytes
+
+
+def test_a_symbolic_input_is_compiled_at_the_shape_that_was_given() -> None:
+    model = activated("y = Relu(z)").to_proto()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    with session_source(Graph.load(model)) as source:
+        shapes = {"z": (2, 32, 128, 128)}
+        compiled = compile_model(source, shapes, OpenVinoSettings())
+        feeds = backend().values({"z": np.ones(shapes["z"], np.float32)})
+        request = request_for(compiled, feeds)
+    assert tuple(request.get_output_tensor(0).shape) == shapes["z"]
+
+
+def test_the_outputs_are_those_of_onnx_runtime() -> None:
+    from actcc.runtime import random_feeds, run, session
+
+    graph = Graph.load(residual_network())
+    feeds = random_feeds(graph, 0)
+    expected = run(session(graph), feeds)
+    with session_source(graph) as source:
+        shapes = {name: array.shape for name, array in feeds.items()}
+        request = request_for(
+            compile_model(source, shapes, OpenVinoSettings()), backend().values(feeds)
+        )
+    for name, values in expected.items():
+        found = request.get_tensor(name).data
+        assert np.allclose(found, values, rtol=1e-4, atol=1e-4 * np.abs(values).max())
+
+
+def test_layers_share_out_the_latency_under_the_names_of_the_models_nodes() -> None:
+    graph = Graph.load(residual_network())
+    mine = backend()
+    rows = mine.layers(graph)
+    (timing,) = mine.time_models([graph])
+    assert sum(row.latency_ns for row in rows) == pytest.approx(timing.latency_ns, rel=0.5)
+    convolutions = {str(node.name) for node in graph.nodes("Conv")}
+    found = {row.name for row in rows if row.op.startswith("Convolution ")}
+    assert found
+    assert found <= convolutions
+    assert all("f32" in row.op for row in rows if row.name in convolutions)
+
+
+def test_a_model_that_openvino_cannot_read_is_refused_in_one_line() -> None:
+    with pytest.raises(ModelError, match=r"OpenVINO cannot load the model \(.*nowhere\.Relu") as e:
+        backend().time_models([unloadable()])
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v2_qdq"])
+def test_real_networks_in_floating_point_and_int8_are_timed_and_shared_out(
+    shared: Path, name: str
+) -> None:
+    graph = Graph.load(shared / "models" / f"{name}.onnx")
+    first, second = backend(model_seconds=1.0).time_models([graph, graph.copy()])
+    assert abs(second.ratio - 1.0) < max(2 * second.ratio_noise, 0.05)
+    assert first.peak_bytes == second.peak_bytes
+    convolutions = {str(node.name) for node in graph.nodes("Conv")}
+    rows = backend(model_seconds=0.2).layers(graph)
+    assert convolutions == {row.name for row in rows if "Convolution " in row.op}

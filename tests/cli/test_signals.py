@@ -67,7 +67,7 @@ def test_a_run_that_is_ended_leaves_no_file_and_no_worker(tmp_path: Path) -> Non
     assert not list(temporary.glob("*actcc*"))
 
 
-def wait_until(holds, seconds: float = 20.0) -> None:
+def wait_until(holds, seconds: float = 50.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it took too long"

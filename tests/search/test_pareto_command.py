@@ -33,6 +33,7 @@ def test_the_table_and_the_files(data: tuple[str, ...], tmp_path: Path) -> None:
 def test_json_has_every_point(data: tuple[str, ...]) -> None:
     options = ("--drops", "30%", "--max-trials", "2", "--json", "--workers", "1")
     done = CliRunner().invoke(cli, ["pareto", *data, *options])
+    assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert [point["budget"] for point in found["points"]] == ["", "30 %"]
     assert found["trials"] <= 2

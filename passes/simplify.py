@@ -30,6 +30,8 @@ from actcc.graph.files import EXTERNAL_DATA_THRESHOLD
 from actcc.pass_api import NormalizingPass
 
 _LEAST_GROWTH = 64 * 1024
+# onnxsim imports PyTorch where it is installed: two seconds for functions that are not called here.
+_WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\n"
 _SCRIPT = """
 import sys, onnx, onnxsim
 source, result, largest = sys.argv[1:]
@@ -80,7 +82,8 @@ class Simplify(NormalizingPass):
             source, result = Path(folder) / "source.onnx", Path(folder) / "result.onnx"
             source.write_bytes(model.SerializeToString())
             largest = f"{largest_constant // 1024}KB"
-            command = [sys.executable, "-c", self._script, str(source), str(result), largest]
+            script = _WITHOUT_TORCH + self._script
+            command = [sys.executable, "-c", script, str(source), str(result), largest]
             try:
                 done = subprocess.run(
                     command,

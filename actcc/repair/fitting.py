@@ -33,8 +33,8 @@ class Steps:
         slopes: weights start from the original's times the slopes of their inputs.
         joined: layers make up for what is wrong with the other operand of an Add behind them.
         rounds: of the asymmetric fit.
-        least_rows: positions, of all samples together, that a layer is fitted on at least; more
-            where it gives an output.
+        least_rows: positions, of all samples together, that a layer is fitted on at least.
+        more_at_outputs: sixteen times as many where a layer gives an output.
     """
 
     affine: bool = True
@@ -43,10 +43,12 @@ class Steps:
     joined: bool = True
     rounds: int = ROUNDS
     least_rows: int = LEAST_ROWS
+    more_at_outputs: bool = True
 
     def rows(self, refit: Refit) -> int:
         """Positions that a layer is fitted on at least."""
-        return self.least_rows * (_MORE_AT_OUTPUTS if refit.at_outputs else 1)
+        more = self.more_at_outputs and refit.at_outputs
+        return self.least_rows * (_MORE_AT_OUTPUTS if more else 1)
 
 
 ALL_STEPS = Steps()

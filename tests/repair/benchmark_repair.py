@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +38,15 @@ CASES = ("all HardSwish", "all ReLU", "every other site ReLU")
 METRICS = ("coco-map50", "coco-map")
 FORWARD_REPEATS = 3
 CONFIDENCE = 0.9
-STEPS: Mapping[str, Steps] = {
-    "ridge alone": Steps(affine=False, gain=False, slopes=False, joined=False, rounds=0),
-    "+ affine fit": Steps(gain=False, slopes=False, joined=False, rounds=0),
-    "+ start at the inputs' slopes": Steps(gain=False, joined=False, rounds=0),
-    "+ gain between layers": Steps(joined=False, rounds=0),
-    "+ fit through residual Adds": Steps(rounds=0),
-    "+ fit what comes out (all)": Steps(),
+FIRST_STEP = Steps(
+    affine=False, gain=False, slopes=False, joined=False, rounds=0, more_at_outputs=False
+)
+LATER_STEPS: Mapping[str, Mapping[str, object]] = {
+    "+ affine fit": {"affine": True},
+    "+ start at the inputs' slopes": {"slopes": True},
+    "+ gain between layers": {"gain": True},
+    "+ fit what comes out, with Adds": {"rounds": Steps().rounds, "joined": True},
+    "+ more rows at outputs (all)": {"more_at_outputs": True},
 }
 
 
@@ -150,13 +152,22 @@ def _print_steps(
     network: Network, case: str, original: Sequence[Scores], memory_bytes: int
 ) -> None:
     rewritten, _ = network.rewritten(case)
-    print(f"  {case:32} {'naive':30} {_relative(network.accuracy(rewritten), original)}")
-    for name, steps in STEPS.items():
+    print(f"  {case:32} {'naive':32} {_relative(network.accuracy(rewritten), original)}")
+    for name, steps in _growing_steps():
         found = repair(
             network.graph, rewritten, network.calibration, memory_bytes=memory_bytes, steps=steps
         )
         value = _relative(network.accuracy(found.graph), original)
-        print(f"  {case:32} {name:30} {value}  {found.seconds:5.1f} s")
+        print(f"  {case:32} {name:32} {value}  {found.seconds:5.1f} s")
+
+
+def _growing_steps() -> Iterator[tuple[str, Steps]]:
+    """Each with those before it."""
+    steps = FIRST_STEP
+    yield "ridge alone", steps
+    for name, change in LATER_STEPS.items():
+        steps = replace(steps, **change)
+        yield name, steps
 
 
 def _value(scores: Scores) -> float:

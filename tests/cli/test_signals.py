@@ -84,9 +84,24 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+HANDLERS = """
+import signal
+from actcc.cli.signals import ended_by_signals
+
+try:
+    with ended_by_signals():
+        signal.raise_signal({number})
+except SystemExit as ended:
+    assert ended.code == 128 + {number}
+else:
+    raise AssertionError("nothing was raised")
+assert signal.getsignal({number}) is signal.SIG_DFL
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_handlers_are_put_back(number: signal.Signals) -> None:
-    with pytest.raises(SystemExit) as ended, ended_by_signals():
-        signal.raise_signal(number)
-    assert ended.value.code == 128 + number
-    assert signal.getsignal(number) is signal.SIG_DFL
+    """In a process of its own, which is what a signal without its handler would end."""
+    script = HANDLERS.format(number=int(number))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

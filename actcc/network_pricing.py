@@ -117,9 +117,7 @@ class _NetworkPricing:
         self._passes = {found.name: found for found in passes}
         self._backend = backend
         self.prices: dict[str, dict[str, Price | Unpriced]] = {
-            offered.id: {
-                name: _UNTRIED for name in (KEEP, *(c.name for c in offered.candidates))
-            }
+            offered.id: dict.fromkeys((KEEP, *(c.name for c in offered.candidates)), _UNTRIED)
             for offered in sites
         }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from actcc.calibration import SampleSet
+from actcc.calibration import Sample, SampleSet
 from actcc.errors import DataError, TargetError
-from actcc.graph import Array, Graph
+from actcc.graph import Graph
 from actcc.normalize import normalize
 from actcc.prices import Backend
 from actcc.targets import Target
@@ -19,16 +19,14 @@ from actcc.targets import Target
 class TfliteBackend(Backend, Protocol):
     """A backend whose device loads TFLite files."""
 
-    def tflite_files(
-        self, model: Graph, samples: Iterable[Mapping[str, Array]]
-    ) -> tuple[bytes, bytes]:
+    def tflite_files(self, model: Graph, samples: Iterable[Sample]) -> tuple[bytes, bytes]:
         """The model in int8, and the same file as the device's compiler makes it.
 
         Args:
             samples: values of the inputs; the ranges that int8 stands for are taken from them.
 
         Raises:
-            PricingError: an operator cannot be lowered or compiled.
+            PricingError: an operator cannot be lowered or compiled, or there is no such range.
         """
 
 
@@ -68,10 +66,14 @@ class TfliteFiles:
         """Contents of the files, in the order of `tflite_paths`.
 
         Raises:
-            PricingError: an operator cannot be lowered or compiled.
+            PricingError: an operator cannot be lowered or compiled, or a sample leads to a value
+                that int8 cannot stand for.
         """
+        return self.of_normalized(normalize(model, skip=self.skip).graph)
+
+    def of_normalized(self, graph: Graph) -> tuple[bytes, bytes]:
+        """`of` a graph that the normalizing passes have seen."""
         backend = self.target.backend
         assert isinstance(backend, TfliteBackend)
         assert self.samples is not None
-        feeds = (sample.inputs for sample in self.samples)
-        return backend.tflite_files(normalize(model, skip=self.skip).graph, feeds)
+        return backend.tflite_files(graph, self.samples)

@@ -65,7 +65,7 @@ def gather_evidence(
         estimates, estimator = chosen.losses(subject), chosen.name
     memory: tuple[MemoryStep, ...] = ()
     if budget.max_memory is not None:
-        memory = _live_memory(job, graph, sites, prices, before)
+        memory = _live_memory(job, graph, sites, prices, (before, timing))
     return Evidence(
         sites,
         prices,
@@ -83,16 +83,25 @@ def _live_memory(
     graph: Graph,
     sites: Sequence[OfferedSite],
     prices: Mapping[str, SitePrices],
-    before: Timing,
+    timings: tuple[Timing, Timing],
 ) -> tuple[MemoryStep, ...]:
-    if before.peak_bytes is None:
+    """Live memory by step; empty where it says nothing of the peak.
+
+    Args:
+        timings: of the model as it was given, and of the normalized network.
+    """
+    peaks = [timing.peak_bytes for timing in timings if timing.peak_bytes is not None]
+    if len(peaks) < len(timings):
         raise BudgetError(
             "--max-memory: sizes of tensors depend on data, so the peak is not known; "
             "leave the memory budget out"
         )
+    backend = job.target.backend
+    if peaks[-1] < backend.memory(graph).peak_bytes:
+        return ()  # not all that is alive lies in the memory in question: the trials will tell
     with job.progress.stage("Sizing live memory"):
         priced = [s for s in sites if any(isinstance(p, Price) for p in prices[s.id].values())]
-        return memory_steps(graph, priced, job.passes, job.target.backend)
+        return memory_steps(graph, priced, job.passes, backend)
 
 
 def priced_baseline(original: Graph, normalized: Graph, backend: Backend) -> Graph:

@@ -117,10 +117,7 @@ class _NetworkPricing:
         self._passes = {found.name: found for found in passes}
         self._backend = backend
         self.prices: dict[str, dict[str, Price | Unpriced]] = {
-            offered.id: {
-                KEEP: Price(0.0, 0.0, 0.0, backend.source, backend.tool),
-                **dict.fromkeys((c.name for c in offered.candidates), _UNTRIED),
-            }
+            offered.id: dict.fromkeys((KEEP, *(c.name for c in offered.candidates)), _UNTRIED)
             for offered in sites
         }
 
@@ -166,12 +163,17 @@ class _NetworkPricing:
         claimed = {name: s.id for s in variant.sites for name in s.site.nodes}
         owners = nearest_sites(self._graph, claimed)
         old = _by_site(before, owners, ids)
-        new = _by_site(after, {**owners, **_made_nodes(variant.graph)}, ids)
+        new = _by_site(after, {**owners, **_made_nodes(self._graph, variant)}, ids)
         for offered in variant.sites:
-            keep, latency = old[offered.id], new[offered.id]
+            difference = new[offered.id] - old[offered.id]
             found = self.prices[offered.id]
-            found[KEEP] = Price(keep, 0.0, 0.0, before.source, before.tool)
-            found[variant.candidate] = Price(latency, latency - keep, 0.0, after.source, after.tool)
+            keep = found[KEEP]
+            if isinstance(keep, Unpriced):
+                keep = Price(old[offered.id], 0.0, 0.0, before.source, before.tool)
+                found[KEEP] = keep
+            # What is nearest to a site is another set of nodes where other sites are taken with it.
+            latency = keep.latency_ns + difference
+            found[variant.candidate] = Price(latency, difference, 0.0, after.source, after.tool)
 
     def divided(self, variant: _Variant, reason: Unpriced) -> list[_Choice]:
         """The halves of a variant that has no price, until the site is found that is to blame."""
@@ -190,12 +192,17 @@ def _apply(rewrite: Pass, graph: Graph, offered: OfferedSite, name: str) -> None
         apply_pass(rewrite, graph, offered.site, offered.candidate(name))
 
 
-def _made_nodes(graph: Graph) -> dict[str, str]:
-    """The site by name of each node that a candidate made."""
-    found: dict[str, str] = {}
-    for node in graph.frame().graph.node:
-        found.update((node.name, e.value) for e in node.metadata_props if e.key == "actcc.site")
-    return found
+def _made_nodes(original: Graph, variant: _Variant) -> dict[str, str]:
+    """The site by name of each node that a variant's candidate made."""
+    ids = {offered.id for offered in variant.sites}
+    there = {node.name for node in original.nodes()}  # may be marked by an earlier run
+    return {
+        node.name: entry.value
+        for node in variant.graph.frame().graph.node
+        if node.name not in there
+        for entry in node.metadata_props
+        if entry.key == "actcc.site" and entry.value in ids
+    }
 
 
 def nearest_sites(graph: Graph, claimed: Mapping[str, str]) -> dict[str, str]:

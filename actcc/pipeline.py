@@ -150,6 +150,9 @@ def _run(job: Job, output: Path | None, search: str, *, emit_tflite: bool) -> Re
     samples = None if job.data is None else job.data.calibration
     tflite = TfliteFiles(job.target, samples, tuple(job.skip)) if emit_tflite else None
     surveyed = survey_model(job)
+    if tflite is not None:
+        with job.progress.stage("Trying the original as TFLite"):
+            tflite.of_normalized(surveyed.normalized.graph)
     try:
         prepared = price_model(surveyed)
     except PricingError as error:

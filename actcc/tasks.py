@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -84,18 +85,27 @@ def default_workers() -> int:
 
 @contextlib.contextmanager
 def process_pool(workers: int) -> Iterator[Executor]:
-    """A pool of worker processes that does not import the caller's script again (loky)."""
+    """A pool of worker processes that does not import the caller's script again (loky).
+
+    Temporary files of the workers are gone at the end, also of workers that had to be killed.
+    """
     from loky import ProcessPoolExecutor
 
-    pool = ProcessPoolExecutor(max_workers=workers, initializer=_leave_interrupts_to_parent)
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=True, kill_workers=True)
-        raise
-    pool.shutdown(wait=True)
+    with tempfile.TemporaryDirectory(prefix="actcc-workers-", ignore_cleanup_errors=True) as place:
+        pool = ProcessPoolExecutor(
+            max_workers=workers, initializer=_leave_ending_to_parent, initargs=(place,)
+        )
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=True, kill_workers=True)
+            raise
+        pool.shutdown(wait=True)
 
 
-def _leave_interrupts_to_parent() -> None:
-    """Ctrl-C goes to the whole process group; the parent ends the workers itself."""
+def _leave_ending_to_parent(temporary: str) -> None:
+    """Ctrl-C goes to the whole process group; the parent ends the workers itself, and removes the
+    folder of their temporary files.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TMPDIR"] = tempfile.tempdir = temporary

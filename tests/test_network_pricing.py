@@ -80,8 +80,10 @@ def executor() -> Iterator[Executor]:
         yield pool
 
 
-def priced(backend: TableBackend, executor: Executor) -> dict[str, dict[str, Price | Unpriced]]:
-    graph = Graph.load(onnx.parser.parse_model(CHAIN))
+def priced(
+    backend: TableBackend, executor: Executor, graph: Graph | None = None
+) -> dict[str, dict[str, Price | Unpriced]]:
+    graph = graph or Graph.load(onnx.parser.parse_model(CHAIN))
     passes = [Another()]
     sites = find_sites(graph, passes, load_target("npu1")).sites
     return price_in_network(graph, sites, passes, backend, executor, Silent())  # type: ignore[arg-type]
@@ -116,6 +118,33 @@ def test_where_one_site_cannot_be_priced_the_others_are(executor: Executor) -> N
 def test_where_the_network_itself_cannot_be_priced_nothing_is(executor: Executor) -> None:
     found = priced(TableBackend(refused="Sigmoid"), executor)
     assert {type(p) for prices in found.values() for p in prices.values()} == {Unpriced}
+
+
+def test_keep_has_no_price_where_no_candidate_has_one(executor: Executor) -> None:
+    class Refusing(TableBackend):
+        def _times(self, model: Graph) -> NetworkTimes | Unpriced:
+            known = {node.op for node in model.nodes()} <= {"Abs", "Sigmoid"}
+            return super()._times(model) if known else Unpriced("it is not known")
+
+    found = priced(Refusing(), executor)
+    assert {type(p) for prices in found.values() for p in prices.values()} == {Unpriced}
+
+
+def test_every_price_of_a_site_stands_on_the_same_latency_of_keep(executor: Executor) -> None:
+    # Tanh at d is priced alone, where all of the network is nearest to d.
+    for prices in priced(TableBackend(refused="Tanh"), executor).values():
+        keep = prices[KEEP]
+        assert isinstance(keep, Price)
+        for price in prices.values():
+            if isinstance(price, Price):
+                assert price.latency_ns == keep.latency_ns + price.difference_ns
+
+
+def test_marks_of_an_earlier_run_are_not_taken_for_candidates(executor: Executor) -> None:
+    model = onnx.parser.parse_model(CHAIN)
+    for node, site in zip(model.graph.node, ("m", "another:d", "another:b"), strict=False):
+        node.metadata_props.add(key="actcc.site", value=site)
+    assert priced(TableBackend(), executor, Graph.load(model)) == priced(TableBackend(), executor)
 
 
 def test_a_node_between_two_sites_belongs_to_the_one_that_it_feeds() -> None:

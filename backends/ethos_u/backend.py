@@ -7,7 +7,6 @@ Vela schedules a network as a whole, so candidates are priced in the whole netwo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from actcc.backends.ethos_u.network import FlatNetwork
 from actcc.backends.ethos_u.ranges import observed_ranges
 from actcc.backends.ethos_u.settings import EthosUSettings, ethos_u_settings
 from actcc.backends.ethos_u.vela import Compiled, compile_network, require_vela
+from actcc.calibration import Sample
 from actcc.errors import ModelError
 from actcc.graph import Array, Graph
 from actcc.latency_models import Profile
@@ -75,16 +75,14 @@ class EthosUBackend:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", ethos_u_settings(self.profile))
         require_vela(self.profile.name)
+        object.__setattr__(self, "settings", ethos_u_settings(self.profile))
 
     @cached_property
     def tool(self) -> str:
         """Version of Vela, accelerator, and a hash of all settings."""
-        text = json.dumps(self.settings.model_dump(), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         version = require_vela(self.profile.name)
-        return f"vela {version} {self.settings.accelerator} {digest}"
+        return f"vela {version} {self.settings.accelerator} {self.settings.digest}"
 
     @property
     def source(self) -> Source:
@@ -180,14 +178,13 @@ class EthosUBackend:
             if layer.cycles
         ]
 
-    def tflite_files(
-        self, model: Graph, samples: Iterable[Mapping[str, Array]]
-    ) -> tuple[bytes, bytes]:
+    def tflite_files(self, model: Graph, samples: Iterable[Sample]) -> tuple[bytes, bytes]:
         """The model in int8 with the ranges of the samples, and what Vela makes of it.
 
         Raises:
             ModelError: ONNX Runtime cannot run the model on the samples.
-            PricingError: TFLite or Vela does not know an operator.
+            PricingError: TFLite or Vela does not know an operator, or a sample leads to a value
+                that is not finite.
         """
         written = write_flatbuffer(lower(model, observed_ranges(model, samples)))
         return written, compile_network(written, self.settings, keep=True).model
@@ -200,9 +197,11 @@ class EthosUBackend:
         return known
 
     def _times(self, found: Lowered | Unpriced) -> NetworkTimes | Unpriced:
-        compiled = found if isinstance(found, Unpriced) else self._compiled[_key(found)]
-        if isinstance(compiled, Unpriced) or isinstance(found, Unpriced):
-            return compiled if isinstance(compiled, Unpriced) else Unpriced("")
+        if isinstance(found, Unpriced):
+            return found
+        compiled = self._compiled[_key(found)]
+        if isinstance(compiled, Unpriced):
+            return compiled
         times: dict[str, float] = {}
         for name, layer in zip(_owners(found, compiled), compiled.layers, strict=True):
             times[name] = times.get(name, 0.0) + layer.cycles * compiled.ns_per_cycle
@@ -248,12 +247,22 @@ def _nodes_by_tensor(graph: Graph, network: FlatNetwork) -> dict[str, str]:
 
 
 def _owners(found: Lowered, compiled: Compiled) -> list[str]:
-    """The ONNX node of each layer; one that Vela made up belongs to the layer before it."""
+    """The ONNX node of each layer; one that Vela made up belongs to the layer after it."""
+    known = [_owner(found, layer.tensor) for layer in compiled.layers]
+    after = next((name for name in reversed(known) if name), "")
     owners: list[str] = []
-    for layer in compiled.layers:
-        before = owners[-1] if owners else ""
-        owners.append(found.origin.get(layer.tensor, before))
-    return owners
+    for name in reversed(known):
+        after = name or after
+        owners.append(after)
+    return owners[::-1]
+
+
+def _owner(found: Lowered, tensor: str) -> str:
+    """The ONNX node that a tensor is computed for; empty for one that Vela made up."""
+    if tensor in found.origin:
+        return found.origin[tensor]
+    # Of what Vela runs in two steps, the first writes to a tensor of this name.
+    return found.origin.get(tensor.removesuffix("_intermediate"), "")
 
 
 def _key(found: Lowered) -> str:

@@ -11,14 +11,17 @@ tie their tensors together: these share one quantization, that of their common r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import onnx
 
-from actcc.activations import Activation, Match
+from actcc.activations import Activation, Match, find_activations
 from actcc.backends.ethos_u.network import Quantization, int8_range
+from actcc.calibration import Sample
+from actcc.errors import PricingError
 from actcc.graph import Array, Graph, Node
 from actcc.runtime import run, session
 
@@ -41,30 +44,49 @@ ONE_SCALE = frozenset({
 # fmt: on
 
 
-def observed_ranges(graph: Graph, feeds: Iterable[Mapping[str, Array]]) -> dict[str, Range]:
-    """The range of every float tensor of the main graph over some samples.
-
-    Args:
-        feeds: values of the inputs, a sample each.
+def observed_ranges(graph: Graph, samples: Iterable[Sample]) -> dict[str, Range]:
+    """The range over some samples of every float tensor of the main graph that int8 stands for:
+    of all but those inside an activation.
 
     Raises:
         ModelError: ONNX Runtime cannot run the graph on them.
+        PricingError: a value is not finite.
     """
     model = graph.to_proto()
     known = {tensor.name for tensor in model.graph.output}
+    inside = {
+        tensor.name
+        for match in find_activations(graph)
+        for node in match.nodes
+        for tensor in node.outputs
+        if tensor is not match.writes
+    }
     for node in graph.nodes():
         for tensor in node.outputs:
-            if tensor.name not in known and not tensor.is_empty() and _is_float(graph, tensor.name):
+            wanted = tensor.name not in known | inside and not tensor.is_empty()
+            if wanted and _is_float(graph, tensor.name):
                 model.graph.output.append(onnx.ValueInfoProto(name=tensor.name))
     runner = session(model, optimise=False)
     found: dict[str, Range] = {}
-    for sample in feeds:
-        for name, values in {**sample, **run(runner, sample)}.items():
-            if values.dtype.kind == "f" and values.size:
-                low, high = float(values.min()), float(values.max())
+    written = [tensor.name for node in graph.nodes() for tensor in node.outputs]
+    for sample in samples:
+        values = {**sample.inputs, **run(runner, sample.inputs)}
+        for name in (*sample.inputs, *written):  # the first that is not finite is to blame
+            if name in values and values[name].dtype.kind == "f" and values[name].size:
+                low, high = _finite_range(name, values[name], sample)
                 before = found.get(name, (low, high))
                 found[name] = (min(low, before[0]), max(high, before[1]))
     return found
+
+
+def _finite_range(name: str, values: Array, sample: Sample) -> Range:
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(low + high):
+        raise PricingError(
+            f"tensor '{name}' takes the values {low:g} to {high:g} on sample '{sample.name}', for "
+            "which int8 has no range; leave that sample out, or clamp the tensor in the model"
+        )
+    return low, high
 
 
 def _is_float(graph: Graph, name: str) -> bool:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
+import hashlib
+import json
+from importlib import util
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,8 +22,8 @@ class EthosUSettings(BaseModel):
         accelerator: device and multiply-accumulates per cycle, such as "ethos-u55-256".
         system_config: clock and memories, a section `System_Config.…` of the configuration.
         memory_mode: what lies in which memory, a section `Memory_Mode.…` of the configuration.
-        config: an .ini file; a name with one folder, as "Arm/vela.ini", is one that comes with
-            Vela.
+        config: an .ini file: one that comes with Vela, as "Arm/vela.ini", or a path that starts
+            at the profile's folder.
         optimise: whether Vela spares time or memory.
         arena_cache_bytes: of the memory mode; None for what the configuration says.
         time_limit_s: for one compilation.
@@ -48,18 +53,53 @@ class EthosUSettings(BaseModel):
             found += ["--arena-cache-size", str(self.arena_cache_bytes)]
         return found
 
+    @property
+    def digest(self) -> str:
+        """A hash of all settings, and of what the configuration file says."""
+        values = {**self.model_dump(), "config": Path(self.config).read_text(encoding="utf-8")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
 
 def ethos_u_settings(profile: Profile) -> EthosUSettings:
-    """The settings of a profile, checked.
+    """The settings of a profile, checked; `config` is the file's absolute path.
 
     Raises:
-        TargetError: one is missing, unknown or of another kind.
+        TargetError: one is missing, unknown or of another kind, or the configuration file is not
+            there or no .ini file.
     """
     try:
-        return EthosUSettings(**profile.settings)
+        found = EthosUSettings(**profile.settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise TargetError(
             f"profile '{profile.name}': [settings] '{where}': {first['msg']}; see docs/ethos-u.md"
         ) from error
+    place = _config_file(found.config, profile)
+    try:
+        configparser.ConfigParser().read_string(place.read_text(encoding="utf-8"), str(place))
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise TargetError(
+            f"profile '{profile.name}': [settings] 'config': {place} cannot be read "
+            f"({error}); give an .ini file for Vela"
+        ) from error
+    return found.model_copy(update={"config": str(place)})
+
+
+def _config_file(name: str, profile: Profile) -> Path:
+    """The configuration file that a profile names.
+
+    Raises:
+        TargetError: there is none.
+    """
+    vela = util.find_spec("ethosu")
+    folders = [] if vela is None else list(vela.submodule_search_locations or ())
+    places = [Path(folder) / "config_files" / name for folder in folders]
+    places.append((profile.folder or Path()) / name)
+    for place in places:
+        if place.suffix == ".ini" and place.is_file():
+            return place.resolve()
+    raise TargetError(
+        f"profile '{profile.name}': [settings] 'config': there is no .ini file {places[-1]}, and "
+        f"none '{name}' comes with Vela; give a path from the profile's folder"
+    )

@@ -27,6 +27,8 @@ _BOUNDS = {
     "OnFlash AC": "on-chip flash",
     "OffFlash AC": "off-chip flash",
 }
+# Where Vela reads its configuration, in a traceback of its own: that holds for every network.
+_ABOUT_PROFILE = ("in _parse_config", "architecture_features.py", "error: argument")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def compile_network(model: bytes, settings: EthosUSettings, *, keep: bool = Fals
     Raises:
         PricingError: Vela refuses the network, takes too long, or leaves an operator to the CPU,
             whose time it does not know.
-        TargetError: Vela does not know the accelerator, system or memory mode.
+        TargetError: Vela does not know the accelerator, system or memory mode, or cannot make
+            sense of the configuration file.
     """
     with tempfile.TemporaryDirectory(prefix="actcc-vela-") as place:
         folder = Path(place)
@@ -130,6 +133,7 @@ def _run(source: Path, folder: Path, settings: EthosUSettings) -> None:
     try:
         done = subprocess.run(
             command,
+            cwd=folder,  # with -m, Python looks for modules here first
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -147,10 +151,12 @@ def _run(source: Path, folder: Path, settings: EthosUSettings) -> None:
         return
     said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     reason = said[-1] if said else f"it ended with code {done.returncode}"
-    # What it does not know of its configuration holds for every network.
-    about_profile = any(sign in reason for sign in ("ConfigOption", "CliOption", "invalid choice"))
-    kind = TargetError if about_profile else PricingError
-    raise kind(f"Vela cannot compile for {settings.accelerator}: {reason}")
+    if any(sign in done.stdout for sign in _ABOUT_PROFILE):
+        raise TargetError(
+            f"Vela cannot be set up for {settings.accelerator} with {settings.config}: {reason}; "
+            "correct the target's profile"
+        )
+    raise PricingError(f"Vela cannot compile for {settings.accelerator}: {reason}")
 
 
 def _layers(table: Path) -> tuple[CompiledLayer, ...]:

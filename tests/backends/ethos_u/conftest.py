@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from actcc.calibration import Sample
 from actcc.graph import Array, Graph
 from actcc.runtime import random_feeds, run, session
 
@@ -52,7 +53,8 @@ def _run_int8(
 
     graph = model if isinstance(model, Graph) else Graph.load(model)
     samples = feeds or [random_feeds(graph, seed) for seed in range(2)]
-    network = lower(graph, observed_ranges(graph, samples))
+    named = [Sample(f"#{index}", dict(feeds), {}) for index, feeds in enumerate(samples)]
+    network = lower(graph, observed_ranges(graph, named))
     stored: list[Array] = []
     exact: dict[str, Array] = {}
     for tensor, index in zip(graph.inputs, network.inputs, strict=True):

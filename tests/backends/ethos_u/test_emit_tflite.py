@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from networks import Builder
 
@@ -66,3 +67,39 @@ def test_it_is_refused_before_anything_is_written(
     assert run(model, *options, "--emit-tflite") == 2
     assert reason in capsys.readouterr().err
     assert sorted(model.parent.iterdir()) == before
+
+
+def test_what_int8_cannot_stand_for_is_said_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ethosu", reason="needs the extra 'ethos-u'")
+    build = Builder()
+    build.add("Relu", build.conv(build.add("Log", "images"), 3, 8), output="y")
+    path = tmp_path / "net.onnx"
+    Graph.load(build.model((1, 3, 16, 16), {"y": (1, 8, 16, 16)})).save(path)
+    samples = np.ones((4, 3, 16, 16), np.float32)
+    samples[:, 0, 0, 0] = 0.0
+    np.savez(tmp_path / "samples.npz", images=samples)
+    options = ("--target", "ethos-u55-256", "--calib", str(tmp_path / "samples.npz"))
+    assert run(path, *options, "--emit-tflite", "--max-drop", "none") == 2
+    said = capsys.readouterr().err
+    assert "takes the values -inf to 0 on sample" in said
+    assert "samples.npz#" in said
+    assert not path.with_name("fast.onnx").exists()
+
+
+def test_what_overflows_inside_an_activation_is_of_no_account(run_int8) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 8, 4, 4] images) => (float[1, 8, 4, 4] y)
+        <float one = {1.0}> {
+            a = Neg (images)
+            b = Exp (a)
+            c = Add (b, one)
+            y = Div (one, c)
+        }"""
+    )
+    images = np.linspace(-100, 100, 128, dtype=np.float32).reshape(1, 8, 4, 4)
+    found = run_int8(model, [{"images": images}])
+    assert found.operators == {"LOGISTIC": 1}
+    assert found.worst < 0.05

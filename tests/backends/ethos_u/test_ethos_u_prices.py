@@ -13,7 +13,9 @@ from networks import Builder, residual_network
 
 pytest.importorskip("ethosu", reason="needs the extra 'ethos-u'")
 
+from actcc import optimize
 from actcc.backends.ethos_u.backend import EthosUBackend
+from actcc.budget import Budget
 from actcc.cli import main
 from actcc.errors import PricingError, TargetError
 from actcc.graph import Graph
@@ -22,7 +24,7 @@ from actcc.pass_api import apply_pass, find_sites, select_passes
 from actcc.prices import NetworkBackend, Price, PriceQuery, Unpriced
 from actcc.pricing import price_sites
 from actcc.progress import Silent
-from actcc.targets import load_target
+from actcc.targets import Target, load_target
 
 SWAP = "swap-activation"
 TARGETS = ("ethos-u55-128", "ethos-u55-256", "ethos-u65-512", "ethos-u85-256")
@@ -99,6 +101,39 @@ def test_layers_add_up_to_the_latency_and_carry_names_of_the_model() -> None:
     rows = backend.layers(graph)
     assert sum(row.latency_ns for row in rows) == pytest.approx(timing.latency_ns)
     assert {row.name for row in rows} <= {node.name for node in graph.nodes()}
+
+
+def test_what_vela_runs_in_two_steps_stands_under_one_node() -> None:
+    build = Builder()
+    features = build.conv("images", 3, 16)
+    build.add("Mul", features, build.add("GlobalAveragePool", features), output="y")
+    graph = Graph.load(build.model((1, 3, 16, 16), {"y": (1, 16, 16, 16)}))
+    (pooling,) = graph.nodes("GlobalAveragePool")
+    rows = load_target("ethos-u55-256").backend.layers(graph)
+    assert [row.op for row in rows if row.name == pooling.name] == ["DepthwiseConv2D", "Mul"]
+
+
+def test_a_memory_budget_is_not_refused_by_what_is_alive_outside_the_sram(
+    executor: Executor,
+) -> None:
+    known = load_profile("ethos-u65-512")
+    settings = {**known.settings, "arena_cache_bytes": 16384}
+    target = Target(known.model_copy(update={"settings": settings}))
+    model = residual_network(channels=16, size=32)
+    graph = Graph.load(model)
+    (timing,) = target.backend.time_models([graph])
+    assert timing.peak_bytes is not None
+    assert timing.peak_bytes < target.backend.memory(graph).peak_bytes
+    found = optimize(
+        model,
+        target,
+        budget=Budget.parse(max_memory="100%"),
+        skip=("simplify",),
+        executor=executor,
+        max_trials=1,
+        cache=False,
+    )
+    assert found.plan.peak_bytes == (timing.peak_bytes, timing.peak_bytes)
 
 
 def test_a_candidate_that_cannot_be_lowered_is_unpriced_and_the_others_are_not() -> None:

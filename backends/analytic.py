@@ -147,10 +147,14 @@ class AnalyticBackend:
         program = lower(graph, self.settings)
         steps = list(live_steps(graph, size, program.fused))
         scratch = {name: elements * size for name, elements in program.scratch.items()}
+        outer = _interface(graph, program) if interface else frozenset()
+        outside = _spilled(steps, self.settings.sram.bytes)
+        if not self.settings.sram.holds_interface:
+            outside |= outer
         placement = Placement(
             types=graph.types,
-            outside=_spilled(steps, self.settings.sram.bytes),
-            interface=program.outputs if interface else (),
+            outside=outside,
+            interface=outer,
             on_host=_between_host_operations(graph, program),
             channels_last=program.channels_last,
         )
@@ -178,6 +182,11 @@ class _Run:
     @property
     def cycles(self) -> float:
         return sum(cycles.total for _, cycles in self.rows)
+
+
+def _interface(graph: Graph, program: Program) -> frozenset[str]:
+    """Inputs and outputs of the network."""
+    return program.outputs | {tensor.name for tensor in graph.inputs}
 
 
 def _spilled(steps: Sequence[LiveStep], capacity: int) -> set[str]:

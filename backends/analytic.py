@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from actcc.errors import ModelError, PricingError
@@ -158,10 +158,13 @@ class AnalyticBackend:
             on_host=_between_host_operations(graph, program),
             channels_last=program.channels_last,
         )
-        rows = [
-            (operation, operation_cycles(operation, self.settings, placement))
-            for operation in program.operations
-        ]
+        rows: list[tuple[Operation, Cycles]] = []
+        before = 0.0
+        for operation in program.operations:
+            cycles = operation_cycles(operation, self.settings, placement)
+            cycles = replace(cycles, table=max(cycles.table - before, 0.0))
+            before = cycles.total
+            rows.append((operation, cycles))
         return _Run(tuple(rows), memory_profile(steps, scratch))
 
     def _neighbourhood_ns(self, graph: Graph) -> float:

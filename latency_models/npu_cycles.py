@@ -100,17 +100,17 @@ class _Costing:
         operation, settings = self._operation, self._settings
         if operation.kind == HOST:
             return Cycles(host=self._host())
-        written = sum(self._stored(name) for name in operation.writes)
         table = 0.0
         lookup = 0.0
         if operation.lookup or operation.kind == "lookup":
             table = settings.dram.latency_cycles
             table += settings.lookup.table_bytes / settings.dram.bytes_per_cycle
         if operation.lookup:
-            lookup = written / (settings.lookup.fused_elements_per_cycle * settings.cores)
+            results = sum(self._elements(name) for name in operation.writes)
+            lookup = results / (settings.lookup.fused_elements_per_cycle * settings.cores)
         sram, dram = self._traffic()
         return Cycles(
-            compute=self._compute(written) / settings.cores,
+            compute=self._compute() / settings.cores,
             lookup=lookup,
             sram=sram / settings.sram.bytes_per_cycle,
             dram=dram / settings.dram.bytes_per_cycle,
@@ -119,20 +119,26 @@ class _Costing:
 
     # ---------------------------------------------------------------- compute
 
-    def _compute(self, written: float) -> float:
+    def _compute(self) -> float:
         """Cycles of one core that did it alone."""
         operation, settings = self._operation, self._settings
         if operation.work is not None:
             return self._convolving(operation.work)
+        written = sum(self._in_steps(name) for name in operation.writes)
         if operation.kind == "pooling":
             window = max(operation.window, settings.pooling.least_window)
             return written * window / settings.pooling.elements_per_cycle
         if operation.kind in ("lookup", "clamp", "join"):
-            handled = written
             if operation.kind == "join":
-                handled = sum(self._stored(name) for name in operation.reads)
-            return handled / settings.lookup.separate_elements_per_cycle
-        handled = max([written, *(self._stored(name) for name in operation.reads)])
+                written = sum(self._in_steps(name) for name in operation.reads)
+            return written / settings.lookup.separate_elements_per_cycle
+        if operation.kind == "softmax":
+            elements = sum(self._elements(name) for name in operation.writes)
+            rows = elements / operation.window
+            return elements / settings.elements_per_cycle["softmax"] + (
+                rows * settings.lookup.softmax_row_cycles
+            )
+        handled = max(self._stored(name) for name in (*operation.writes, *operation.reads))
         return handled / settings.elements_per_cycle[operation.kind]
 
     def _convolving(self, work: Contraction) -> float:
@@ -154,8 +160,10 @@ class _Costing:
         multiplying = products / self._rate(work)
         leaving = rows * columns * channels / settings.output_elements_per_cycle
         moved = _first_input(layer, block) + rows * columns * channels
-        commanding = 2 * settings.sram.latency_cycles * settings.cores
+        commanding = 2 * settings.sram.latency_cycles
         commanding += moved * settings.bytes_per_element / settings.sram.bytes_per_cycle
+        # The cores share what is moved.
+        commanding *= settings.cores
         commanding = (commanding + leaving + multiplying) / settings.blocks.in_flight
         first, second = max(multiplying, commanding), max(leaving, commanding)
         return self._repeats(work) * (
@@ -219,9 +227,10 @@ class _Costing:
             return math.inf if block is None else blocks.stored_channels * size * (
                 block.input_columns if reading else block.columns * self._settings.cores
             )
+        if block is None:
+            return math.inf  # of any shape that suits it
         if reading:
-            channels = self._channels(name) if block is None else block.input_channels
-            return channels * size
+            return block.input_channels * size
         return blocks.interface_bytes * self._settings.cores
 
     def _read(self, work: Contraction, block: Block) -> float:
@@ -272,7 +281,26 @@ class _Costing:
     def _stored(self, name: str) -> int:
         """Elements with those that fill up the last brick of channels."""
         elements, channels = self._elements(name), self._channels(name)
+        if channels == 1 and self._operation.work is None:
+            return elements  # lies as one row
         return elements // channels * round_up(channels, self._settings.blocks.stored_channels)
+
+    def _in_steps(self, name: str) -> int:
+        """Elements with those that fill up the last step over rows, columns and channels."""
+        elements, channels = self._elements(name), self._channels(name)
+        blocks = self._settings.blocks
+        if channels == 1 or elements == channels:
+            return elements
+        shape = [int(length) for length in self._placement.types[name].shape or ()]
+        shape.pop(-1 if name in self._placement.channels_last else 1)
+        rows, columns = shape[-2:] if len(shape) > 2 else (1, shape[-1])
+        planes = elements // (channels * rows * columns)
+        return (
+            planes
+            * round_up(rows, blocks.rows)
+            * round_up(columns, blocks.columns)
+            * round_up(channels, blocks.output_channels)
+        )
 
     def _channels(self, name: str) -> int:
         """Length of the axis that is innermost on the device, 1 where there is none."""

@@ -18,7 +18,9 @@ from actcc.memory import compile_time_tensors
 HOST = "host"
 _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
 _ONNX_DOMAINS = (None, "", "ai.onnx")
-_TO_CHANNELS_LAST = (0, 2, 3, 1)
+_TO_CHANNELS_LAST = frozenset({(0, 2, 3, 1), (0, 2, 1)})
+# TFLite fixes the scale of their results, and the operands of a Concat have one in common.
+_FIXED_SCALE = frozenset({"Sigmoid", "Tanh", "Softmax"})
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Operation:
         nodes: names of the nodes that it computes.
         reads, writes: feature maps in memory, by the name that they had when they were written.
         work: multiply-accumulates, where there are any.
-        window: elements of a pooling window.
+        window: elements of a pooling window, or of a row that Softmax runs over.
         activation: the one that its results go through on the way to memory, "" for none.
         lookup: whether they go through a table.
         constants: elements of constant operands that are no weights of `work`.
@@ -120,7 +122,7 @@ class _Lowering:
         found: set[str] = set()
         for node in self._graph.nodes():
             if not any(tensor.name in found for tensor in node.inputs):
-                last = self._disappears(node) and tuple(node.attrs["perm"]) == _TO_CHANNELS_LAST
+                last = self._disappears(node) and tuple(node.attrs["perm"]) in _TO_CHANNELS_LAST
             else:
                 last = node.op not in ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
             if last:
@@ -205,16 +207,35 @@ class _Lowering:
             reads=self._computed(node),
             writes=tuple(t.name for t in node.outputs if not t.is_empty()),
             work=work,
-            window=math.prod(node.attrs.get("kernel_shape", (1,))),
+            window=self._window(node),
             constants=0 if work is not None else self._constant_elements(node),
         )
         if kind == "join":
-            # An operand that something else reads too lies elsewhere and has to be copied.
-            copied = [t for t in operation.reads if self._readers(t) != [node.name]]
+            copied = tuple(t.name for t in node.inputs if self._is_copied(t, node))
             if not copied:
                 return
-            operation = replace(operation, reads=tuple(copied))
+            operation = replace(operation, reads=copied)
         self._append(operation)
+
+    def _window(self, node: Node) -> int:
+        if node.op != "Softmax":
+            return math.prod(node.attrs.get("kernel_shape", (1,)))
+        axis = int(node.attrs.get("axis", -1 if self._graph.opset >= 13 else 1))
+        return int(node.inputs[0].shape[axis])
+
+    def _is_copied(self, tensor: Tensor, join: Node) -> bool:
+        """Whether an operand of a Concat lies elsewhere than where an operation could write it.
+
+        It does where something else reads it too, where it is a part or another shape of what was
+        written, and where its scale is another one.
+        """
+        if self._is_constant(tensor):
+            return False
+        writer = self._writer.get(tensor.name)
+        if writer is None or self._readers(tensor.name) != [join.name]:
+            return True
+        before = self._operations[writer]
+        return (before.activation or before.op) in _FIXED_SCALE
 
     def _kind(self, node: Node) -> str:
         if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
@@ -271,7 +292,9 @@ class _Lowering:
         return tuple(dict.fromkeys(self._root(name) for name in names))
 
     def _constant_elements(self, node: Node) -> int:
-        return sum(math.prod(t.shape) for t in node.inputs if isinstance(t, gs.Constant))
+        sizes = [math.prod(t.shape) for t in node.inputs if isinstance(t, gs.Constant)]
+        # A single number is part of the command.
+        return sum(size for size in sizes if size > 1)
 
     def _readers(self, root: str) -> list[str]:
         """Names of the nodes that read a tensor, through free ones; "" for the graph's output."""

@@ -136,12 +136,15 @@ class Lookup(Section):
     Attributes:
         fused_elements_per_cycle: in parallel with the operation that computes its input.
         separate_elements_per_cycle: as a pass over a tensor in memory.
-        table_bytes: loaded from outside the chip before the operation starts.
+        table_bytes: loaded from outside the chip before the operation starts, while the one before
+            it runs.
+        softmax_row_cycles: of Softmax for each row, beside its elements.
     """
 
     fused_elements_per_cycle: Rate
     separate_elements_per_cycle: Rate
     table_bytes: Amount
+    softmax_row_cycles: Amount = 0.0
 
 
 class Host(Section):

@@ -151,6 +151,10 @@ class AnalyticBackend:
         outside = _spilled(steps, self.settings.sram.bytes)
         if not self.settings.sram.holds_interface:
             outside |= outer
+        outer, outside = (
+            {*names, *(part for part, whole in program.parts.items() if whole in names)}
+            for names in (outer, outside)
+        )
         placement = Placement(
             types=graph.types,
             outside=outside,

@@ -138,6 +138,9 @@ class _Costing:
             return elements / settings.elements_per_cycle["softmax"] + (
                 rows * settings.lookup.softmax_row_cycles
             )
+        if operation.kind == "transpose":
+            moved = sum(self._elements(name) for name in operation.writes)
+            return moved / settings.elements_per_cycle["transpose"]
         handled = max(self._stored(name) for name in (*operation.writes, *operation.reads))
         return handled / settings.elements_per_cycle[operation.kind]
 
@@ -227,10 +230,11 @@ class _Costing:
             return math.inf if block is None else blocks.stored_channels * size * (
                 block.input_columns if reading else block.columns * self._settings.cores
             )
-        if block is None:
+        if block is None and self._operation.kind != "join":
             return math.inf  # of any shape that suits it
         if reading:
-            return block.input_channels * size
+            channels = round_up(self._channels(name), blocks.output_channels)
+            return (channels if block is None else block.input_channels) * size
         return blocks.interface_bytes * self._settings.cores
 
     def _read(self, work: Contraction, block: Block) -> float:
@@ -281,8 +285,10 @@ class _Costing:
     def _stored(self, name: str) -> int:
         """Elements with those that fill up the last brick of channels."""
         elements, channels = self._elements(name), self._channels(name)
-        if channels == 1 and self._operation.work is None:
-            return elements  # lies as one row
+        if name in self._placement.interface or (
+            channels == 1 and self._operation.work is None  # lies as one row
+        ):
+            return elements
         return elements // channels * round_up(channels, self._settings.blocks.stored_channels)
 
     def _in_steps(self, name: str) -> int:
@@ -313,9 +319,14 @@ class _Costing:
 
 def weight_bytes(work: Contraction, settings: NpuSettings) -> float:
     """Bytes of weights, biases and scales in the memory outside."""
-    channels = work.groups * work.outputs
-    weights = settings.weights
-    return work.weights * weights.bytes_per_weight + channels * weights.bytes_per_channel
+    layer, weights = Layer.of(work), settings.weights
+    stored = work.weights * weights.bytes_per_weight
+    if not layer.each:
+        steps = summed(layer, settings.blocks) * round_up(
+            layer.outputs, settings.blocks.output_channels
+        )
+        stored += (work.groups * steps - work.weights) * weights.bytes_per_filler
+    return stored + work.groups * work.outputs * weights.bytes_per_channel
 
 
 def _first_input(layer: Layer, block: Block) -> int:

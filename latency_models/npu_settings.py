@@ -116,11 +116,13 @@ class Weights(Section):
 
     Attributes:
         bytes_per_weight: as stored, compressed.
+        bytes_per_filler: of a zero that fills up a step of a sum, compressed.
         bytes_per_channel: bias and scale of one output channel.
     """
 
     bytes_per_weight: Rate
     bytes_per_channel: Amount
+    bytes_per_filler: Amount = 0.0
 
 
 class Pooling(Section):

@@ -26,6 +26,7 @@ from actcc.latency_models.npu_blocks import (
 from actcc.latency_models.npu_operations import HOST, Operation
 from actcc.latency_models.npu_settings import NpuSettings
 
+
 @dataclass(frozen=True)
 class Cycles:
     """Cycles of one operation by the part that needs them.
@@ -191,8 +192,10 @@ class _Costing:
         operation, settings = self._operation, self._settings
         size = settings.bytes_per_element
         sram = dram = 0.0
-        block = None if operation.work is None else choose_block(
-            Layer.of(operation.work), settings.blocks
+        block = (
+            None
+            if operation.work is None
+            else choose_block(Layer.of(operation.work), settings.blocks)
         )
         joined = sum(self._stored(name) for name in operation.reads)
         for name in operation.reads:
@@ -227,8 +230,12 @@ class _Costing:
         """Bytes that lie side by side: a row of bricks, or the channels in the host's layout."""
         blocks, size = self._settings.blocks, self._settings.bytes_per_element
         if name not in self._placement.interface:
-            return math.inf if block is None else blocks.stored_channels * size * (
-                block.input_columns if reading else block.columns * self._settings.cores
+            return (
+                math.inf
+                if block is None
+                else blocks.stored_channels
+                * size
+                * (block.input_columns if reading else block.columns * self._settings.cores)
             )
         if block is None and self._operation.kind != "join":
             return math.inf  # of any shape that suits it
@@ -246,8 +253,10 @@ class _Costing:
         down, across, deep = block_counts(layer, block)
         rows = min(block.input_rows, layer.rows * layer.stride[0])
         columns = min(block.input_columns, layer.columns * layer.stride[1])
-        bricks = 1 if self._operation.reads[0] in self._placement.interface else (
-            self._settings.blocks.stored_channels
+        bricks = (
+            1
+            if self._operation.reads[0] in self._placement.interface
+            else (self._settings.blocks.stored_channels)
         )
         fetched = rows * columns * round_up(layer.inputs, bricks) * down * across
         return self._repeats(work) * fetched * (1 if layer.each else deep)

@@ -129,7 +129,10 @@ class _Lowering:
         found: set[str] = set()
         for node in self._graph.nodes():
             if not any(tensor.name in found for tensor in node.inputs):
-                last = node.op == "Transpose" and tuple(node.attrs.get("perm", ())) in _TO_CHANNELS_LAST
+                last = (
+                    node.op == "Transpose"
+                    and tuple(node.attrs.get("perm", ())) in _TO_CHANNELS_LAST
+                )
             else:
                 last = node.op not in ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
             if last:
@@ -311,7 +314,9 @@ class _Lowering:
 
     def _constant_elements(self, node: Node) -> int:
         types = self._graph.types
-        found = [types.get(t.name) for t in node.inputs if not t.is_empty() and self._is_constant(t)]
+        found = [
+            types.get(t.name) for t in node.inputs if not t.is_empty() and self._is_constant(t)
+        ]
         # A single number is part of the command.
         return sum(each.elements for each in found if each and each.is_static and each.elements > 1)
 

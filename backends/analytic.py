@@ -147,14 +147,12 @@ class AnalyticBackend:
         program = lower(graph, self.settings)
         steps = list(live_steps(graph, size, program.fused))
         scratch = {name: elements * size for name, elements in program.scratch.items()}
-        outer = _interface(graph, program) if interface else frozenset()
+        outer = set(_interface(graph, program)) if interface else set()
         outside = _spilled(steps, self.settings.sram.bytes)
         if not self.settings.sram.holds_interface:
             outside |= outer
-        outer, outside = (
-            {*names, *(part for part, whole in program.parts.items() if whole in names)}
-            for names in (outer, outside)
-        )
+        for names in (outer, outside):
+            names.update([part for part, whole in program.parts.items() if whole in names])
         placement = Placement(
             types=graph.types,
             outside=outside,

@@ -306,7 +306,7 @@ class _Costing:
         blocks = self._settings.blocks
         if channels == 1 or elements == channels:
             return elements
-        shape = [int(length) for length in self._placement.types[name].shape or ()]
+        shape = [x for x in self._placement.types[name].shape or () if isinstance(x, int)]
         shape.pop(-1 if name in self._placement.channels_last else 1)
         rows, columns = shape[-2:] if len(shape) > 2 else (1, shape[-1])
         planes = elements // (channels * rows * columns)

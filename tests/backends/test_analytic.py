@@ -266,7 +266,7 @@ def test_the_input_is_read_again_for_each_block_of_output_channels(folder: Path)
 
 def test_outputs_of_the_network_are_written_in_the_hosts_layout(folder: Path) -> None:
     more = "[settings.sram]\nbytes_per_cycle = 1\nburst_bytes = 8\n"
-    more += "[settings.blocks]\ninterface_bytes = 4\ninput_channels = 4\n"
+    more += "[settings.blocks]\ninterface_bytes = 4\ninput_channels = 4\nstored_channels = 4\n"
     graph = load("y = Conv(x, w)")
     backend = device(folder, more)
     # The input has 4 channels, and so do the bursts of both.
@@ -386,7 +386,7 @@ def test_a_model_without_static_shapes_is_refused(folder: Path) -> None:
 def test_ratios_are_relative_to_the_first_model(folder: Path) -> None:
     slow, fast = load("c = Conv(x, w)  y = Tanh(c)"), load("y = Conv(x, w)")
     first, second = device(folder).time_models([slow, fast])
-    assert (first.ratio, second.ratio) == (1.0, CONVOLUTION / 128)
+    assert (first.ratio, second.ratio) == (1.0, pytest.approx(CONVOLUTION / 128))
     assert (first.noise_ns, first.ratio_noise) == (0, 0)
 
 

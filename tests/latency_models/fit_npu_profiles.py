@@ -66,7 +66,8 @@ def network(name: str, models: Path) -> Graph:
     """
     if name == "ocr_detector":
         found = importlib.util.find_spec("rapidocr_onnxruntime")
-        assert found is not None and found.origin is not None
+        assert found is not None
+        assert found.origin is not None
         (path,) = (Path(found.origin).parent / "models").glob("*_det_*.onnx")
         return normalize(Graph.load(path, {"x": PAGE})).graph
     own = EXAMPLES / name / f"{name}.onnx"

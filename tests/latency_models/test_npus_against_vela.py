@@ -1,4 +1,4 @@
-"""npu1 and npu2 against what Vela makes of a small network; docs/analytic-npus.md has the large ones."""
+"""npu1 and npu2 against Vela on a small network; docs/analytic-npus.md has the large ones."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 An operation takes as long as its slowest part: the multipliers, the table of its activation, or
 either memory, all of which work side by side (the roofline of Williams, Waterman and Patterson
 2009, with one roof for each part). A convolution is cut into blocks (`npu_blocks`), as Arm's Vela
-compiler for Ethos-U does it: how often its input is read, and what a block costs, follows from them.
+compiler for Ethos-U does it: how often its input is read, and what a block costs, follow from them.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
 
 Every network is compiled as it is and with all SiLU, HardSwish, ReLU and ReLU6 replaced by one of
 SiLU, HardSwish and ReLU. The rates in `FITTED_RATES` of each profile are fitted to Vela's totals on
-`FITTED` only (as they are and with ReLU), with a pull towards those of npu_base; --write puts them into the profile. Then a table
-for docs/analytic-npus.md is printed. FOLDER holds the networks that are not in examples/; the text
+`FITTED` only (as they are and with ReLU), with a pull towards those of npu_base; --write puts them
+into the profile. Then a table for
+docs/analytic-npus.md is printed. FOLDER holds the networks that are not in examples/; the text
 detector comes from rapidocr-onnxruntime. Needs actcc[ethos-u,predict,ocr].
 """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from actcc.errors import ModelError, PricingError
@@ -147,17 +147,26 @@ class AnalyticBackend:
         program = lower(graph, self.settings)
         steps = list(live_steps(graph, size, program.fused))
         scratch = {name: elements * size for name, elements in program.scratch.items()}
+        outer = set(_interface(graph, program)) if interface else set()
+        outside = _spilled(steps, self.settings.sram.bytes)
+        if not self.settings.sram.holds_interface:
+            outside |= outer
+        for names in (outer, outside):
+            names.update([part for part, whole in program.parts.items() if whole in names])
         placement = Placement(
             types=graph.types,
-            outside=_spilled(steps, self.settings.sram.bytes),
-            interface=program.outputs if interface else (),
+            outside=outside,
+            interface=outer,
             on_host=_between_host_operations(graph, program),
             channels_last=program.channels_last,
         )
-        rows = [
-            (operation, operation_cycles(operation, self.settings, placement))
-            for operation in program.operations
-        ]
+        rows: list[tuple[Operation, Cycles]] = []
+        before = 0.0
+        for operation in program.operations:
+            cycles = operation_cycles(operation, self.settings, placement)
+            cycles = replace(cycles, table=max(cycles.table - before, 0.0))
+            before = cycles.total
+            rows.append((operation, cycles))
         return _Run(tuple(rows), memory_profile(steps, scratch))
 
     def _neighbourhood_ns(self, graph: Graph) -> float:
@@ -178,6 +187,11 @@ class _Run:
     @property
     def cycles(self) -> float:
         return sum(cycles.total for _, cycles in self.rows)
+
+
+def _interface(graph: Graph, program: Program) -> frozenset[str]:
+    """Inputs and outputs of the network."""
+    return program.outputs | {tensor.name for tensor in graph.inputs}
 
 
 def _spilled(steps: Sequence[LiveStep], capacity: int) -> set[str]:

@@ -2,8 +2,8 @@
 
 An operation takes as long as its slowest part: the multipliers, the table of its activation, or
 either memory, all of which work side by side (the roofline of Williams, Waterman and Patterson
-2009, with one roof for each part). How often a feature map is read follows from how the work is cut
-into blocks, as in the performance estimate of Arm's Vela compiler for Ethos-U.
+2009, with one roof for each part). A convolution is cut into blocks (`npu_blocks`), as Arm's Vela
+compiler for Ethos-U does it: how often its input is read, and what a block costs, follow from them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from actcc.errors import PricingError
 from actcc.graph import TensorType
 from actcc.graph.macs import Contraction
+from actcc.latency_models.npu_blocks import (
+    Block,
+    Layer,
+    block_counts,
+    choose_block,
+    round_up,
+    summed,
+)
 from actcc.latency_models.npu_operations import HOST, Operation
 from actcc.latency_models.npu_settings import NpuSettings
-
-# Of block shapes that hold the same number of sums, a compiler takes the one that moves least.
-_BLOCK_CHANNELS = (16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Placement:
     Attributes:
         types: by tensor name.
         outside: feature maps in the memory outside the chip.
-        interface: outputs of the network, in the host's layout.
+        interface: inputs and outputs of the network, in the host's layout.
         on_host: feature maps that only the host writes or reads.
         channels_last: feature maps whose last axis is that of the channels.
     """
@@ -96,17 +101,17 @@ class _Costing:
         operation, settings = self._operation, self._settings
         if operation.kind == HOST:
             return Cycles(host=self._host())
-        written = sum(self._stored(name) for name in operation.writes)
         table = 0.0
         lookup = 0.0
         if operation.lookup or operation.kind == "lookup":
             table = settings.dram.latency_cycles
             table += settings.lookup.table_bytes / settings.dram.bytes_per_cycle
         if operation.lookup:
-            lookup = written / (settings.lookup.fused_elements_per_cycle * settings.cores)
+            results = sum(self._elements(name) for name in operation.writes)
+            lookup = results / (settings.lookup.fused_elements_per_cycle * settings.cores)
         sram, dram = self._traffic()
         return Cycles(
-            compute=self._compute(written) / settings.cores,
+            compute=self._compute() / settings.cores,
             lookup=lookup,
             sram=sram / settings.sram.bytes_per_cycle,
             dram=dram / settings.dram.bytes_per_cycle,
@@ -115,47 +120,146 @@ class _Costing:
 
     # ---------------------------------------------------------------- compute
 
-    def _compute(self, written: float) -> float:
+    def _compute(self) -> float:
         """Cycles of one core that did it alone."""
         operation, settings = self._operation, self._settings
         if operation.work is not None:
-            leaving = written / settings.output_elements_per_cycle
-            return max(_multiplying(operation.work, operation.kind, settings), leaving)
+            return self._convolving(operation.work)
+        written = sum(self._in_steps(name) for name in operation.writes)
         if operation.kind == "pooling":
             window = max(operation.window, settings.pooling.least_window)
             return written * window / settings.pooling.elements_per_cycle
         if operation.kind in ("lookup", "clamp", "join"):
-            handled = written
             if operation.kind == "join":
-                handled = sum(self._stored(name) for name in operation.reads)
-            return handled / settings.lookup.separate_elements_per_cycle
-        handled = max([written, *(self._stored(name) for name in operation.reads)])
+                written = sum(self._in_steps(name) for name in operation.reads)
+            return written / settings.lookup.separate_elements_per_cycle
+        if operation.kind == "softmax":
+            elements = sum(self._elements(name) for name in operation.writes)
+            rows = elements / operation.window
+            return elements / settings.elements_per_cycle["softmax"] + (
+                rows * settings.lookup.softmax_row_cycles
+            )
+        if operation.kind == "transpose":
+            moved = sum(self._elements(name) for name in operation.writes)
+            return moved / settings.elements_per_cycle["transpose"]
+        handled = max(self._stored(name) for name in (*operation.writes, *operation.reads))
         return handled / settings.elements_per_cycle[operation.kind]
+
+    def _convolving(self, work: Contraction) -> float:
+        """Blocks run one after the other; what a block computes overlaps with what leaves the last.
+
+        Vela 5.2, npu_performance.py, _estimate_conv_cycles.
+        """
+        settings, layer = self._settings, Layer.of(work)
+        blocks = settings.blocks
+        block = choose_block(layer, blocks)
+        rows, columns = min(block.rows, layer.rows), min(block.columns, layer.columns)
+        channels = min(block.channels, layer.outputs)
+        if layer.rows == 1 and layer.kernel[0] == 1:
+            together = round_up(columns, blocks.rows * blocks.columns)
+        else:
+            together = round_up(rows, blocks.rows) * round_up(columns, blocks.columns)
+        products = max(together, blocks.least_positions) * summed(layer, blocks)
+        products *= round_up(channels, blocks.output_channels)
+        multiplying = products / self._rate(work)
+        leaving = rows * columns * channels / settings.output_elements_per_cycle
+        moved = _first_input(layer, block) + rows * columns * channels
+        commanding = 2 * settings.sram.latency_cycles
+        commanding += moved * settings.bytes_per_element / settings.sram.bytes_per_cycle
+        # The cores share what is moved.
+        commanding *= settings.cores
+        commanding = (commanding + leaving + multiplying) / settings.blocks.in_flight
+        first, second = max(multiplying, commanding), max(leaving, commanding)
+        return self._repeats(work) * (
+            max(first, second) * math.prod(block_counts(layer, block)) + min(first, second)
+        )
+
+    def _rate(self, work: Contraction) -> float:
+        rates = self._settings.macs_per_cycle
+        if work.depthwise:
+            return rates.depthwise
+        return rates.matrix if self._operation.kind == "matrix" else rates.convolution
+
+    @staticmethod
+    def _repeats(work: Contraction) -> int:
+        """How many layers it takes: one for each group, and the batch one after the other."""
+        return work.batch * (1 if work.depthwise else work.groups)
 
     # ---------------------------------------------------------------- memory
 
     def _traffic(self) -> tuple[float, float]:
-        """Bytes that the SRAM and the memory outside move."""
-        operation, settings, outside = self._operation, self._settings, self._placement.outside
+        """Bytes that the SRAM and the memory outside move, those of cut bursts with them."""
+        operation, settings = self._operation, self._settings
         size = settings.bytes_per_element
-        reads = {name: self._stored(name) * size for name in operation.reads}
-        writes = {name: self._stored(name) * size for name in operation.writes}
-        if operation.kind == "join":
-            writes = {name: sum(reads.values()) for name in operation.writes}
-        dram = sum(moved for name, moved in (*reads.items(), *writes.items()) if name in outside)
-        # What lies outside passes through the SRAM piece by piece.
-        leaving = sum(
-            moved * (settings.sram.interface_factor if name in self._placement.interface else 1)
-            for name, moved in writes.items()
+        sram = dram = 0.0
+        block = (
+            None
+            if operation.work is None
+            else choose_block(Layer.of(operation.work), settings.blocks)
         )
+        joined = sum(self._stored(name) for name in operation.reads)
+        for name in operation.reads:
+            moved = self._stored(name) * size
+            if block is not None and operation.work is not None:
+                moved = self._read(operation.work, block) * size
+            inside, outside = self._moved(name, moved, self._burst(name, block, reading=True))
+            sram, dram = sram + inside, dram + outside
+        for name in operation.writes:
+            moved = (joined if operation.kind == "join" else self._stored(name)) * size
+            inside, outside = self._moved(name, moved, self._burst(name, block, reading=False))
+            sram, dram = sram + inside, dram + outside
         if operation.work is None:
-            arriving = sum(reads.values())
-            dram += operation.constants * size
+            # Constants lie outside as they are, in the host's layout.
+            short = max(settings.dram.burst_bytes / settings.blocks.interface_bytes, 1.0)
+            dram += operation.constants * size * short
         else:
-            weights = weight_bytes(operation.work, settings)
-            dram += weights
-            arriving = _block_traffic(operation.work, sum(reads.values()), weights, settings)
-        return arriving + leaving, dram
+            dram += weight_bytes(operation.work, settings)
+        return sram, dram
+
+    def _moved(self, name: str, moved: float, burst: float) -> tuple[float, float]:
+        """Bytes at the SRAM and outside: what a burst leaves unused is moved too.
+
+        Vela 5.2, npu_performance.py, _estimate_memory_transfer_efficiency.
+        """
+        settings = self._settings
+        if name in self._placement.outside:
+            return 0.0, moved * max(settings.dram.burst_bytes / burst, 1.0)
+        return moved * max(settings.sram.burst_bytes / burst, 1.0), 0.0
+
+    def _burst(self, name: str, block: Block | None, *, reading: bool) -> float:
+        """Bytes that lie side by side: a row of bricks, or the channels in the host's layout."""
+        blocks, size = self._settings.blocks, self._settings.bytes_per_element
+        if name not in self._placement.interface:
+            return (
+                math.inf
+                if block is None
+                else blocks.stored_channels
+                * size
+                * (block.input_columns if reading else block.columns * self._settings.cores)
+            )
+        if block is None and self._operation.kind != "join":
+            return math.inf  # of any shape that suits it
+        if reading:
+            channels = round_up(self._channels(name), blocks.output_channels)
+            return (channels if block is None else block.input_channels) * size
+        return blocks.interface_bytes * self._settings.cores
+
+    def _read(self, work: Contraction, block: Block) -> float:
+        """Elements that are read of the input: all that each block needs.
+
+        Vela 5.2, npu_performance.py, measure_element_access.
+        """
+        layer = Layer.of(work)
+        down, across, deep = block_counts(layer, block)
+        rows = min(block.input_rows, layer.rows * layer.stride[0])
+        columns = min(block.input_columns, layer.columns * layer.stride[1])
+        bricks = (
+            1
+            if self._operation.reads[0] in self._placement.interface
+            else (self._settings.blocks.stored_channels)
+        )
+        fetched = rows * columns * round_up(layer.inputs, bricks) * down * across
+        return self._repeats(work) * fetched * (1 if layer.each else deep)
 
     # ---------------------------------------------------------------- the host
 
@@ -189,71 +293,53 @@ class _Costing:
 
     def _stored(self, name: str) -> int:
         """Elements with those that fill up the last brick of channels."""
-        elements = self._elements(name)
+        elements, channels = self._elements(name), self._channels(name)
+        if name in self._placement.interface or (
+            channels == 1 and self._operation.work is None  # lies as one row
+        ):
+            return elements
+        return elements // channels * round_up(channels, self._settings.blocks.stored_channels)
+
+    def _in_steps(self, name: str) -> int:
+        """Elements with those that fill up the last step over rows, columns and channels."""
+        elements, channels = self._elements(name), self._channels(name)
+        blocks = self._settings.blocks
+        if channels == 1 or elements == channels:
+            return elements
+        shape = [x for x in self._placement.types[name].shape or () if isinstance(x, int)]
+        shape.pop(-1 if name in self._placement.channels_last else 1)
+        rows, columns = shape[-2:] if len(shape) > 2 else (1, shape[-1])
+        planes = elements // (channels * rows * columns)
+        return (
+            planes
+            * round_up(rows, blocks.rows)
+            * round_up(columns, blocks.columns)
+            * round_up(channels, blocks.output_channels)
+        )
+
+    def _channels(self, name: str) -> int:
+        """Length of the axis that is innermost on the device, 1 where there is none."""
+        self._elements(name)
         shape: Sequence[object] = self._placement.types[name].shape or ()
         axis = -1 if name in self._placement.channels_last else 1
         channels = shape[axis] if len(shape) > 1 else None
-        if not isinstance(channels, int) or channels < 1:
-            return elements
-        return elements // channels * _round_up(channels, self._settings.blocks.stored_channels)
+        return channels if isinstance(channels, int) and channels > 0 else 1
 
 
 def weight_bytes(work: Contraction, settings: NpuSettings) -> float:
     """Bytes of weights, biases and scales in the memory outside."""
-    channels = work.groups * work.outputs
-    weights = settings.weights
-    return work.weights * weights.bytes_per_weight + channels * weights.bytes_per_channel
+    layer, weights = Layer.of(work), settings.weights
+    stored = work.weights * weights.bytes_per_weight
+    if not layer.each:
+        steps = summed(layer, settings.blocks) * round_up(
+            layer.outputs, settings.blocks.output_channels
+        )
+        stored += (work.groups * steps - work.weights) * weights.bytes_per_filler
+    return stored + work.groups * work.outputs * weights.bytes_per_channel
 
 
-def _multiplying(work: Contraction, kind: str, settings: NpuSettings) -> float:
-    """Cycles of the multipliers of one core."""
-    blocks, rates = settings.blocks, settings.macs_per_cycle
-    rows, columns = work.rows, work.columns
-    if work.transposed:
-        # The zeros between the inputs are multiplied too.
-        rows, columns = rows * work.stride[0], columns * work.stride[1]
-    if rows == 1:
-        together = _round_up(columns, blocks.rows * blocks.columns)
-    else:
-        together = _round_up(rows, blocks.rows) * _round_up(columns, blocks.columns)
-    positions = work.batch * max(together, blocks.least_positions)
-    kernel = work.kernel[0] * work.kernel[1]
-    # The cores share the output channels.
-    shared = blocks.output_channels * settings.cores
-    if work.depthwise:
-        channels = _round_up(work.groups * work.outputs, shared)
-        steps = _round_up(kernel, blocks.depthwise_kernel)
-        return positions * channels * steps / rates.depthwise
-    wide = _round_up(work.inputs, blocks.input_channels) * kernel
-    narrow = _round_up(work.inputs, blocks.narrow_input_channels)
-    narrow *= _round_up(kernel, blocks.narrow_kernel)
-    channels = work.groups * _round_up(work.outputs, shared)
-    rate = rates.matrix if kind == "matrix" else rates.convolution
-    return positions * channels * min(wide, narrow) / rate
-
-
-def _block_traffic(
-    work: Contraction, arriving: float, weights: float, settings: NpuSettings
-) -> float:
-    """Bytes that are read from SRAM: the input once for each block of output channels, with the
-    overlap of neighbouring blocks, and the weights once for each block of the plane.
-    """
-    best = math.inf
-    positions = work.positions
-    for channels in _BLOCK_CHANNELS:
-        plane = max(settings.blocks.accumulators * settings.cores // channels, 1)
-        pieces = math.ceil(positions / plane)
-        repeats = 1 if work.depthwise else math.ceil(work.outputs / channels)
-        side = math.sqrt(min(plane, positions))
-        overlap = 1.0
-        if pieces > 1 and not work.transposed:
-            for kernel, stride in zip(work.kernel, work.stride, strict=True):
-                overlap *= max(((side - 1) * stride + kernel) / (side * stride), 1.0)
-        # Weights that are used once come straight from outside.
-        again = weights * pieces if pieces > 1 else 0.0
-        best = min(best, arriving * repeats * overlap + again)
-    return best
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+def _first_input(layer: Layer, block: Block) -> int:
+    """Elements of the input that one step of a block reads."""
+    rows = min(block.input_rows, layer.rows * layer.stride[0])
+    columns = min(block.input_columns, layer.columns * layer.stride[1])
+    return rows * columns * min(block.input_channels, layer.inputs)

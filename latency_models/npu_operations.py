@@ -18,7 +18,11 @@ from actcc.memory import compile_time_tensors
 HOST = "host"
 _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
 _ONNX_DOMAINS = (None, "", "ai.onnx")
-_TO_CHANNELS_LAST = (0, 2, 3, 1)
+_TO_CHANNELS_LAST = frozenset({(0, 2, 3, 1), (0, 2, 1)})
+# They take the elements in the order in which they lie.
+_IN_ORDER = frozenset({"Reshape", "Flatten"})
+# TFLite fixes the scale of their results, and the operands of a Concat have one in common.
+_FIXED_SCALE = frozenset({"Sigmoid", "Tanh", "Softmax"})
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Operation:
         nodes: names of the nodes that it computes.
         reads, writes: feature maps in memory, by the name that they had when they were written.
         work: multiply-accumulates, where there are any.
-        window: elements of a pooling window.
+        window: elements of a pooling window, or of a row that Softmax runs over.
         activation: the one that its results go through on the way to memory, "" for none.
         lookup: whether they go through a table.
         constants: elements of constant operands that are no weights of `work`.
@@ -62,12 +66,14 @@ class Program:
         outputs: feature maps that leave the network, by the name that they had when they were
             written.
         channels_last: feature maps whose last axis is that of the channels, not the second.
+        parts: the feature map that a part is read of, by the part's name.
     """
 
     operations: tuple[Operation, ...]
     scratch: Mapping[str, int]
     outputs: frozenset[str]
     channels_last: frozenset[str]
+    parts: Mapping[str, str]
 
     @property
     def fused(self) -> list[tuple[str, ...]]:
@@ -94,6 +100,7 @@ class _Lowering:
         self._writer: dict[str, int] = {}  # index of the operation that writes a tensor
         self._origin: dict[str, str] = {}  # the tensor that a free node's output is
         self._scratch: dict[str, int] = {}
+        self._parts: dict[str, str] = {}
 
     def program(self) -> Program:
         """All operations."""
@@ -110,7 +117,9 @@ class _Lowering:
             elif not all(tensor.name in self._constants for tensor in node.outputs):
                 self._add_node(node)
         outputs = frozenset(self._root(name) for name in self._outputs)
-        return Program(tuple(self._operations), self._scratch, outputs, self._channels_last())
+        return Program(
+            tuple(self._operations), self._scratch, outputs, self._channels_last(), self._parts
+        )
 
     def _channels_last(self) -> frozenset[str]:
         """Tensors behind a Transpose that disappears, up to one that turns them back.
@@ -120,7 +129,10 @@ class _Lowering:
         found: set[str] = set()
         for node in self._graph.nodes():
             if not any(tensor.name in found for tensor in node.inputs):
-                last = self._disappears(node) and tuple(node.attrs["perm"]) == _TO_CHANNELS_LAST
+                last = (
+                    node.op == "Transpose"
+                    and tuple(node.attrs.get("perm", ())) in _TO_CHANNELS_LAST
+                )
             else:
                 last = node.op not in ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
             if last:
@@ -192,6 +204,8 @@ class _Lowering:
             self._origin[node.outputs[0].name] = self._root(node.inputs[0].name)
             return
         if kind == "part":
+            source = self._root(node.inputs[0].name)
+            self._parts.update((t.name, self._parts.get(source, source)) for t in node.outputs)
             return
         if kind in ("clamp", "lookup"):
             self._apply(kind, node.op, (node.name,), node.inputs[0], node.outputs[0])
@@ -205,16 +219,38 @@ class _Lowering:
             reads=self._computed(node),
             writes=tuple(t.name for t in node.outputs if not t.is_empty()),
             work=work,
-            window=math.prod(node.attrs.get("kernel_shape", (1,))),
+            window=self._window(node),
             constants=0 if work is not None else self._constant_elements(node),
         )
         if kind == "join":
-            # An operand that something else reads too lies elsewhere and has to be copied.
-            copied = [t for t in operation.reads if self._readers(t) != [node.name]]
+            copied = tuple(t.name for t in node.inputs if self._is_copied(t, node))
             if not copied:
                 return
-            operation = replace(operation, reads=tuple(copied))
+            operation = replace(operation, reads=copied)
         self._append(operation)
+
+    def _window(self, node: Node) -> int:
+        if node.op != "Softmax":
+            return math.prod(node.attrs.get("kernel_shape", (1,)))
+        axis = int(node.attrs.get("axis", -1 if self._graph.opset >= 13 else 1))
+        found = self._graph.types.get(node.inputs[0].name)
+        shape = () if found is None else found.shape or ()
+        length = shape[axis] if -len(shape) <= axis < len(shape) else 1
+        return length if isinstance(length, int) else 1
+
+    def _is_copied(self, tensor: Tensor, join: Node) -> bool:
+        """Whether an operand of a Concat lies elsewhere than where an operation could write it.
+
+        It does where something else reads it too, where it is a part or another shape of what was
+        written, and where its scale is another one.
+        """
+        if self._is_constant(tensor):
+            return False
+        writer = self._writer.get(tensor.name)
+        if writer is None or self._readers(tensor.name) != [join.name]:
+            return True
+        before = self._operations[writer]
+        return (before.activation or before.op) in _FIXED_SCALE
 
     def _kind(self, node: Node) -> str:
         if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
@@ -240,8 +276,14 @@ class _Lowering:
         return kind
 
     def _disappears(self, node: Node) -> bool:
-        permutation = tuple(node.attrs.get("perm", ()))
-        return node.op == "Transpose" and permutation in self._settings.free_permutations
+        if node.op != "Transpose":
+            return False
+        if tuple(node.attrs.get("perm", ())) in self._settings.free_permutations:
+            return True
+        # Axes get other names; only where their order counts does anything move.
+        written = node.outputs[0].name
+        readers = self._graph.consumers(written)
+        return written not in self._outputs and not any(n.op in _IN_ORDER for n in readers)
 
     def _is_one_slice(self, node: Node) -> bool:
         indices = self._graph.constant(node.inputs[1])
@@ -271,7 +313,12 @@ class _Lowering:
         return tuple(dict.fromkeys(self._root(name) for name in names))
 
     def _constant_elements(self, node: Node) -> int:
-        return sum(math.prod(t.shape) for t in node.inputs if isinstance(t, gs.Constant))
+        types = self._graph.types
+        found = [
+            types.get(t.name) for t in node.inputs if not t.is_empty() and self._is_constant(t)
+        ]
+        # A single number is part of the command.
+        return sum(each.elements for each in found if each and each.is_static and each.elements > 1)
 
     def _readers(self, root: str) -> list[str]:
         """Names of the nodes that read a tensor, through free ones; "" for the graph's output."""

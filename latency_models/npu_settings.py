@@ -45,13 +45,16 @@ class Sram(Section):
     Attributes:
         bytes: for feature maps; what does not fit lies in the memory outside.
         bytes_per_cycle: read and written together, all cores.
-        interface_factor: by how much a write to an output of the network, which has the host's
-            layout, is slower than one in the device's own.
+        burst_bytes: that it moves at once; shorter runs leave the rest unused.
+        latency_cycles: from a request to the first byte.
+        holds_interface: whether the inputs and outputs of the network lie in it too.
     """
 
     bytes: Count
     bytes_per_cycle: Rate
-    interface_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    burst_bytes: Count = 1
+    latency_cycles: Amount = 0.0
+    holds_interface: bool = True
 
 
 class Dram(Section):
@@ -59,6 +62,7 @@ class Dram(Section):
 
     bytes_per_cycle: Rate
     latency_cycles: Amount
+    burst_bytes: Count = 1
 
 
 class MacRates(Section):
@@ -82,6 +86,11 @@ class Blocks(Section):
         least_positions: positions that a step takes even where there are fewer.
         accumulators: sums that are held at once; they bound a block of the output.
         stored_channels: tensors are stored in bricks of so many channels.
+        largest: rows, columns and channels of the largest block.
+        buffer_bytes: for the input and the sums of two blocks.
+        input_granule_bytes, sum_granule_bytes: they are handed out in pieces of so many bytes.
+        in_flight: blocks whose commands overlap.
+        interface_bytes: of one core's burst to a tensor in the host's layout.
     """
 
     rows: Count
@@ -94,6 +103,12 @@ class Blocks(Section):
     least_positions: Count
     accumulators: Count
     stored_channels: Count
+    largest: tuple[Count, Count, Count] = (32, 64, 128)
+    buffer_bytes: Count = 1 << 40
+    input_granule_bytes: Count = 1
+    sum_granule_bytes: Count = 1
+    in_flight: Count = 4
+    interface_bytes: Count = 16
 
 
 class Weights(Section):
@@ -101,11 +116,13 @@ class Weights(Section):
 
     Attributes:
         bytes_per_weight: as stored, compressed.
+        bytes_per_filler: of a zero that fills up a step of a sum, compressed.
         bytes_per_channel: bias and scale of one output channel.
     """
 
     bytes_per_weight: Rate
     bytes_per_channel: Amount
+    bytes_per_filler: Amount = 0.0
 
 
 class Pooling(Section):
@@ -121,12 +138,15 @@ class Lookup(Section):
     Attributes:
         fused_elements_per_cycle: in parallel with the operation that computes its input.
         separate_elements_per_cycle: as a pass over a tensor in memory.
-        table_bytes: loaded from outside the chip before the operation starts.
+        table_bytes: loaded from outside the chip before the operation starts, while the one before
+            it runs.
+        softmax_row_cycles: of Softmax for each row, beside its elements.
     """
 
     fused_elements_per_cycle: Rate
     separate_elements_per_cycle: Rate
     table_bytes: Amount
+    softmax_row_cycles: Amount = 0.0
 
 
 class Host(Section):

@@ -246,7 +246,8 @@ class _Costing:
             call = settings.host.cycles_per_call
             parts = (_Part("host", cycles.host - call), *[_NO_PART] * 4)
             return _Cost(parts, 0.0, call)
-        latency = settings.dram.latency_cycles if cycles.table else 0.0
+        # The operation before it hides a part of the table's latency.
+        latency = min(settings.dram.latency_cycles, cycles.table)
         if operation.work is None:
             computing = (_Part(_rate(operation), cycles.compute), _NO_PART)
         else:
@@ -259,7 +260,10 @@ class _Costing:
             _Part("sram.bytes_per_cycle", cycles.sram),
             _Part(_DRAM, cycles.dram),
         )
-        return _Cost((*computing, *beside), cycles.table - latency, latency)
+        # What no rate explains: results of the last block, commands.
+        parts = (*computing, *beside)
+        rest = max(cycles.total - cycles.table - max(part.cycles for part in parts), 0.0)
+        return _Cost(parts, cycles.table - latency, latency + rest)
 
 
 def _rate(operation: Operation) -> str:

@@ -44,21 +44,26 @@ def test_the_shared_base_is_no_target_of_its_own() -> None:
     assert "npu_base" not in names
 
 
-def test_the_two_npus_differ_in_cores_sram_and_bandwidth_only() -> None:
+def test_the_two_npus_differ_in_clock_cores_memories_and_what_was_fitted_only() -> None:
     first, second = (dict(leaves(load_profile(name).settings)) for name in ("npu1", "npu2"))
     assert first.keys() == second.keys()
     assert {key for key in first if first[key] != second[key]} == {
+        "clock_mhz",
         "cores",
         "sram.bytes",
         "sram.bytes_per_cycle",
+        "sram.holds_interface",
         "dram.bytes_per_cycle",
         "dram.latency_cycles",
+        "weights.bytes_per_weight",
+        "weights.bytes_per_filler",
+        "elements_per_cycle.softmax",
     }
 
 
 @pytest.mark.parametrize(
     ("name", "macs", "sram_gigabytes", "dram_gigabytes"),
-    [("npu1", 256, 4.0, 0.5), ("npu2", 512, 8.0, 3.75)],
+    [("npu1", 256, 4.0, 0.5), ("npu2", 512, 16.0, 3.75)],
 )
 def test_a_profile_holds_the_published_figures(
     name: str, macs: int, sram_gigabytes: float, dram_gigabytes: float

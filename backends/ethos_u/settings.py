@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from actcc.errors import TargetError
-from actcc.latency_models import Profile
+from actcc.latency_models import Profile, checked_settings
 
 
 class EthosUSettings(BaseModel):
@@ -55,11 +54,4 @@ def ethos_u_settings(profile: Profile) -> EthosUSettings:
     Raises:
         TargetError: one is missing, unknown or of another kind.
     """
-    try:
-        return EthosUSettings(**profile.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TargetError(
-            f"profile '{profile.name}': [settings] '{where}': {first['msg']}; see docs/ethos-u.md"
-        ) from error
+    return checked_settings(EthosUSettings, profile)

@@ -168,12 +168,15 @@ def _show(fit: Fit, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"format": 1, **asdict(fit), "path": str(fit.path)}, indent=2))
         return
-    from actcc.cli.render import plain_console
+    from actcc.cli.render import plain_console, titled
 
     console = plain_console()
     console.print(
-        f"[bold]{fit.path}[/bold]: {fit.kind}, {fit.measured} graphs, {fit.failed} failed on the "
-        f"device; a call by itself takes {fit.call_ns / 1e3:.1f} µs",
+        titled(
+            str(fit.path),
+            f": {fit.kind}, {fit.measured} graphs, {fit.failed} failed on the device; "
+            f"a call by itself takes {fit.call_ns / 1e3:.1f} µs",
+        ),
         soft_wrap=True,
     )
     if fit.errors:

@@ -120,6 +120,14 @@ def test_a_table_prices_what_was_measured(
         assert price.difference_ns == pytest.approx(wanted if abs(wanted) > 2**0.5 else 0.0)
 
 
+def test_square_brackets_of_a_path_are_printed_as_they_are(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = results.with_name("mine [/bold].toml")
+    main(["probe", "fit", str(results), "-o", str(output)])
+    assert capsys.readouterr().out.startswith(f"{output}: table, ")
+
+
 def without(results: Path, hashes: set[str]) -> None:
     with results.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["hash"] not in hashes]

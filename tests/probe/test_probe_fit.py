@@ -123,7 +123,7 @@ def test_a_table_prices_what_was_measured(
 def test_square_brackets_of_a_path_are_printed_as_they_are(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = results.with_name("mine [/bold].toml")
+    output = results.with_name("mine [bold].toml")
     main(["probe", "fit", str(results), "-o", str(output)])
     assert capsys.readouterr().out.startswith(f"{output}: table, ")
 

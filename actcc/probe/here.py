@@ -11,7 +11,7 @@ from pathlib import Path
 from actcc.backends.onnx_session import read_settings
 from actcc.errors import TargetError
 from actcc.output import check_output
-from actcc.probe.fit import Fit, Kind, fit_target
+from actcc.probe.fit import Fit, Kind, check_fit, fit_target
 from actcc.probe.kit import RUNNER, unpack_kit, write_kit
 from actcc.probe.probes import Probes
 from actcc.targets import Target
@@ -74,10 +74,11 @@ def probe_here(
 
     Raises:
         TargetError: the runner cannot begin, or the fit is refused.
+        ModelError: the profile or the CSV cannot be written.
         KeyboardInterrupt: the runner was interrupted.
     """
-    check_output(output, base)
-    results = output.with_suffix(".csv").resolve()
+    check_fit(output, base=base, kind=kind, predict=predict)
+    results = check_output(output.with_suffix(".csv").resolve())
     with tempfile.TemporaryDirectory(prefix="actcc-probe-") as folder:
         unpack_kit(probes, Path(folder))
         command = [sys.executable, RUNNER, "--provider", runner.provider]

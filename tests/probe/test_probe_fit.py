@@ -2,8 +2,10 @@
 
 import csv
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import networks
 import numpy as np
@@ -17,6 +19,7 @@ from actcc.latency_models import load_profile
 from actcc.latency_models.probe_table import load_table
 from actcc.prices import Price, PriceQuery, Unpriced
 from actcc.probe.fit import fit_target, table_profile
+from actcc.probe.here import Runner, probe_here
 from actcc.probe.kit import identity_of, write_kit
 from actcc.probe.probes import Probes, model_probes
 from actcc.targets import Target, load_target
@@ -256,6 +259,37 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (results.parent / "x.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "said"),
+    [
+        ("x.txt", {}, "a target profile is a .toml file"),
+        ("x.toml", {"kind": "analytic"}, "--as analytic needs a profile to start from"),
+        ("x.toml", {"base": "cpu"}, "only the rates of an analytic profile can be fitted"),
+        ("x.toml", {"predict": True}, "needs scikit-learn"),
+        ("x.toml", {"base": "npu1"}, "needs scipy"),
+        ("taken.toml", {}, "is a folder"),
+    ],
+)
+def test_what_the_fit_would_refuse_is_refused_before_anything_is_timed(
+    output: str,
+    options: dict[str, Any],
+    said: str,
+    probes: Probes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "taken.csv").mkdir()
+    for module in ("sklearn.ensemble", "scipy.optimize"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("actcc.probe.here.unpack_kit", never)
+    with pytest.raises(ActccError, match=said):
+        probe_here(probes, Runner("CPUExecutionProvider", 1, 8), tmp_path / output, **options)
+
+
+def never(*arguments: object) -> None:
+    raise AssertionError("the probes were to be timed")
 
 
 def test_a_profile_without_its_table_is_refused(tmp_path: Path) -> None:

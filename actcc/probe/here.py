@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actcc.backends.onnx_session import read_settings
@@ -67,7 +67,8 @@ def probe_here(
 ) -> Fit:
     """Time the probes on this machine and make a target of what they took.
 
-    The CSV lies beside the profile, with the ending .csv. An interrupted run goes on from there.
+    The CSV lies beside the profile, with the ending .csv. An interrupted run goes on from there,
+    which is said; a finished one is measured anew.
 
     Args:
         output: the profile to write.
@@ -83,7 +84,7 @@ def probe_here(
         unpack_kit(probes, Path(folder))
         command = [sys.executable, RUNNER, "--provider", runner.provider]
         command += ["--threads", str(runner.threads), "--runs", str(runner.runs)]
-        command += ["--out", str(results), *(["--quiet"] if quiet else [])]
+        command += ["--out", str(results), "--anew", *(["--quiet"] if quiet else [])]
         done = subprocess.run(
             command,
             cwd=folder,
@@ -99,4 +100,5 @@ def probe_here(
             raise TargetError(f"the probes could not be run: {said}")
         kit = Path(folder) / "kit.zip"
         write_kit(probes, kit)
-        return fit_target(results, output, base=base, kind=kind, kit=kit, predict=predict)
+        fit = fit_target(results, output, base=base, kind=kind, kit=kit, predict=predict)
+    return replace(fit, notes=(*done.stderr.splitlines(), *fit.notes))

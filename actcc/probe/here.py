@@ -99,6 +99,6 @@ def probe_here(
             said = " ".join(done.stderr.split())[-300:].removeprefix("run_probes: ")
             raise TargetError(f"the probes could not be run: {said}")
         kit = Path(folder) / "kit.zip"
-        write_kit(probes, kit)
+        left_out = write_kit(probes, kit)
         fit = fit_target(results, output, base=base, kind=kind, kit=kit, predict=predict)
-    return replace(fit, notes=(*done.stderr.splitlines(), *fit.notes))
+    return replace(fit, notes=(*done.stderr.splitlines(), *left_out, *fit.notes))

@@ -1,4 +1,4 @@
-"""A kit stands for its model, holds none of its weights, and its script runs without actcc."""
+"""A kit stands for its model, without its weights, and its script runs without actcc."""
 
 import csv
 import json

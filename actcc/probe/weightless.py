@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,23 +45,31 @@ def without_weights(graph: Graph) -> tuple[onnx.ModelProto, Mapping[str, int]]:
     _refuse_the_irreplaceable(model)
     readers = _readers(model)
     files: dict[str, int] = {}
-    outer = {id(tensor) for tensor in model.graph.initializer}
-    for tensor in list(_tensors(model, "")):
-        if _decides(tensor, readers[tensor.name]):
-            continue
-        size = raw_bytes(tensor.data_type, tensor.dims)
-        kind = "weights" if len(tensor.dims) > 1 else "vectors"
-        name = f"{kind}_{TensorProto.DataType.Name(tensor.data_type).lower()}.bin"
-        plain = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        if id(tensor) in outer:
+    for tensor in model.graph.initializer:
+        if not _decides(tensor, readers[tensor.name]):
+            name, size = _file(tensor)
             files[name] = max(files.get(name, 0), size)
-            plain.data_location = TensorProto.EXTERNAL
+            _replace(tensor, data_location=TensorProto.EXTERNAL)
             for key, value in (("location", name), ("offset", "0"), ("length", str(size))):
-                plain.external_data.add(key=key, value=value)
-        else:
-            plain.raw_data = random_values(name, size)
-        tensor.CopyFrom(plain)
+                tensor.external_data.add(key=key, value=value)
+    for tensor in _tensors(model, ""):
+        inside = tensor.data_location != TensorProto.EXTERNAL
+        if inside and not _decides(tensor, readers[tensor.name]):
+            _replace(tensor, raw_data=random_values(*_file(tensor)))
     return model, files
+
+
+def _file(tensor: TensorProto) -> tuple[str, int]:
+    """Name of the file for a tensor, and the bytes that it needs of it."""
+    kind = "weights" if len(tensor.dims) > 1 else "vectors"
+    element = TensorProto.DataType.Name(tensor.data_type).lower()
+    return f"{kind}_{element}.bin", raw_bytes(tensor.data_type, tensor.dims)
+
+
+def _replace(tensor: TensorProto, **content: Any) -> None:
+    tensor.CopyFrom(
+        TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, **content)
+    )
 
 
 def random_values(name: str, size: int) -> bytes:

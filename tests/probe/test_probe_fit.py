@@ -105,16 +105,14 @@ def test_rates_of_another_device_are_found_from_its_latencies(
 
 
 def test_a_table_prices_what_was_measured(
-    results: Path, probes: Probes, latencies: Mapping[str, float], tmp_path: Path
+    results: Path, probes: Probes, latencies: Mapping[str, float]
 ) -> None:
-    fit = fit_target(results, tmp_path / "mine.toml")
-    assert fit.kind == "table"
     groups: dict[str, list[int]] = {}
     for index, probe in enumerate(probes.probes):
         groups.setdefault(probe.group, []).append(index)
     members = next(m for m in groups.values() if probes.probes[m[0]].role == "keep" and len(m) > 2)
     keep, *others = (probes.probes[index] for index in members)
-    backend = load_target(tmp_path / "mine.toml").backend
+    backend = as_table(results).backend
     prices = backend.price(PriceQuery(keep.graph, {p.hash: p.graph for p in others}))
     for probe in others:
         price = prices[probe.hash]

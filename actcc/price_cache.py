@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,8 @@ _TABLE = "prices_1"
 _LONGEST_WAIT_S = 30.0
 _BESIDE = ("-wal", "-shm")
 _ASIDE = ".corrupt-"
+# But for an OperationalError, which says that the file is locked or cannot be opened.
+_DAMAGE = (sqlite3.DatabaseError, ValueError, TypeError, KeyError)
 
 Found = TypeVar("Found")
 
@@ -113,22 +115,27 @@ class PriceCache:
         """What is kept; nothing is written, and nothing moved aside.
 
         Raises:
-            CacheError: the file is there, and cannot be read.
+            CacheError: the file is there, and is damaged, locked or not to be read.
         """
-        entries: dict[str, int] = {}
-        if self.path.is_file():
-            try:
-                with contextlib.closing(sqlite3.connect(self.path, _LONGEST_WAIT_S)) as connection:
-                    tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
-                    query = f"SELECT value FROM {_TABLE}"
-                    rows = connection.execute(query) if (_TABLE,) in tables else []
-                    tools = [_decode(text)[KEEP].tool for (text,) in rows]
-                entries = dict(Counter(tools).most_common())
-            except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
-                raise CacheError(
-                    f"price cache {self.path} cannot be read ({error}); "
-                    "`actcc cache clear` removes it"
-                ) from error
+        try:
+            entries = self._entries() if self.path.is_file() else {}
+        except sqlite3.OperationalError as error:
+            raise self._unusable("read", error) from error
+        except _DAMAGE as error:
+            raise CacheError(
+                f"price cache {self.path} is damaged ({error}); `actcc cache clear` removes it"
+            ) from error
+        return self._contents(entries)
+
+    def _entries(self) -> dict[str, int]:
+        with contextlib.closing(sqlite3.connect(self.path, _LONGEST_WAIT_S)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+            query = f"SELECT value FROM {_TABLE}"
+            rows = connection.execute(query) if (_TABLE,) in tables else []
+            tools = [_decode(text)[KEEP].tool for (text,) in rows]
+        return dict(Counter(tools).most_common())
+
+    def _contents(self, entries: Mapping[str, int]) -> CacheContents:
         own = [self.path, *self._beside()]
         size = sum(path.stat().st_size for path in own if path.is_file())
         return CacheContents(self.path, size, entries, tuple(self._damaged()))
@@ -145,23 +152,29 @@ class PriceCache:
             CacheError: it cannot be written.
         """
         try:
-            before = self.contents()
-        except CacheError:
-            before = CacheContents(self.path, self.path.stat().st_size, {}, (self.path,))
-        try:
-            for path in (*self._damaged(), *before.damaged):
-                path.unlink(missing_ok=True)
-            if self.path.is_file():
+            try:
+                before = self._contents(self._entries() if self.path.is_file() else {})
+            except sqlite3.OperationalError:
+                raise  # locked or not to be read: the file itself is not to blame
+            except _DAMAGE:
+                found = self._contents({})
+                before = replace(found, damaged=(*found.damaged, self.path))
+            if self.path.is_file() and self.path not in before.damaged:
                 self._empty()
             else:
                 for path in self._beside():
                     path.unlink(missing_ok=True)
+            for path in before.damaged:
+                path.unlink(missing_ok=True)
         except (sqlite3.Error, OSError) as error:
-            raise CacheError(
-                f"price cache {self.path} cannot be cleared ({error}); "
-                "see who may write there and who uses it"
-            ) from error
+            raise self._unusable("cleared", error) from error
         return before
+
+    def _unusable(self, what: str, error: Exception) -> CacheError:
+        return CacheError(
+            f"price cache {self.path} cannot be {what} ({error}); "
+            "see who may write there, and try again when no other process uses it"
+        )
 
     def _empty(self) -> None:
         with self._connection() as connection:
@@ -183,7 +196,7 @@ class PriceCache:
                 return self._attempt(action)
             except sqlite3.OperationalError:
                 raise  # locked, read-only, disk full: the file itself is not to blame
-            except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            except _DAMAGE as error:
                 self._move_aside(error)
                 return self._attempt(action)
         except (sqlite3.Error, OSError) as error:

@@ -14,14 +14,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from actcc.backends.measure import Clocks, Limits, Measurement, Run, interleaved_anew
 from actcc.errors import ActccError, ModelError, TargetError
 from actcc.graph import Array, Graph, structure_hash
-from actcc.latency_models import Profile
 from actcc.memory import MemoryProfile, peak_memory
 from actcc.prices import Price, PriceQuery, Source, Timing, Unpriced
 from actcc.runtime import SessionSource, random_feeds, session_source
@@ -89,25 +88,6 @@ class MeasuringSettings(BaseModel):
         """Threads and clock, for the tool's name."""
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         return f"{threads}, {'thread' if self.counts_processor_time else 'wall'} time"
-
-
-SettingsType = TypeVar("SettingsType", bound=MeasuringSettings)
-
-
-def checked_settings(kind: type[SettingsType], profile: Profile) -> SettingsType:
-    """The settings of a profile.
-
-    Raises:
-        TargetError: a field does not fit.
-    """
-    try:
-        return kind(**profile.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TargetError(
-            f"target '{profile.name}': 'settings.{where}': {first['msg']}; see docs/targets.md"
-        ) from error
 
 
 @dataclass(frozen=True)

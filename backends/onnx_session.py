@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from actcc.backends.measured import MeasuringSettings, checked_settings
+from actcc.backends.measured import MeasuringSettings
 from actcc.backends.processor import processor_name
 from actcc.errors import ModelError, PricingError, TargetError
 from actcc.graph import Array
-from actcc.latency_models import Profile
+from actcc.latency_models import Profile, checked_settings
 from actcc.runtime import (
     OptimisationLevel,
     SessionSource,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from actcc.backends.measure import Run
-from actcc.backends.measured import FEEDS_SEED, MeasuredBackend, TimedGraph, checked_settings
+from actcc.backends.measured import FEEDS_SEED, MeasuredBackend, TimedGraph
 from actcc.backends.openvino_model import (
     OpenVinoSettings,
     compile_model,
@@ -22,7 +22,7 @@ from actcc.backends.openvino_model import (
 from actcc.errors import ModelError, PricingError
 from actcc.graph import Array, Graph
 from actcc.graph.operators import HEAVY
-from actcc.latency_models import Profile
+from actcc.latency_models import Profile, checked_settings
 from actcc.prices import LayerTime
 from actcc.runtime import SessionSource, random_feeds, session_source
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actcc.backends.measure import Run
 from actcc.backends.measured import MeasuringSettings
@@ -28,12 +28,23 @@ class OpenVinoSettings(MeasuringSettings):
         device: as OpenVINO names it.
         inference_precision: element type that floating-point layers run in; "f32" also where the
             processor has a faster one, so that the model computes what was verified.
-        properties: further properties of the compiled model, as OpenVINO names them.
+        properties: further properties of the compiled model, as OpenVINO names them; none of those
+            that the other settings decide.
     """
 
     device: str = Field(default="CPU", min_length=1)
     inference_precision: Literal["f32", "bf16", "f16"] = "f32"
     properties: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _decided_once(self) -> OpenVinoSettings:
+        decided = [name for name in self.properties if name in self._decided]
+        if decided:
+            raise ValueError(
+                f"'properties.{decided[0]}' is decided by 'threads', 'inference_precision' or "
+                "'device'; set that, and leave the property out"
+            )
+        return self
 
     @property
     def runs_in_one_thread(self) -> bool:
@@ -43,6 +54,11 @@ class OpenVinoSettings(MeasuringSettings):
     @property
     def configuration(self) -> dict[str, Any]:
         """Properties of the compiled model."""
+        return self._decided | dict(self.properties)
+
+    @property
+    def _decided(self) -> dict[str, Any]:
+        """Properties that follow from the other settings."""
         chosen: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self.inference_precision,
@@ -54,7 +70,7 @@ class OpenVinoSettings(MeasuringSettings):
                 # A pinned thread waits for whatever else runs on its core.
                 "ENABLE_CPU_PINNING": False,
             }
-        return chosen | dict(self.properties)
+        return chosen
 
 
 def import_openvino() -> Any:
@@ -86,17 +102,31 @@ def tool_text(settings: OpenVinoSettings) -> str:
     """
     openvino = import_openvino()
     core = openvino.Core()
-    if settings.device.partition(".")[0] not in core.available_devices:
-        raise TargetError(
-            f"OpenVINO has no device '{settings.device}' on this machine; "
-            f"it has: {', '.join(core.available_devices)}; name one of these in 'settings.device'"
-        )
-    own = settings.device == "CPU"
-    name = processor_name() if own else core.get_property(settings.device, "FULL_DEVICE_NAME")
+    name = _device_name(core, settings.device)
     further = "".join(f", {key}={value}" for key, value in sorted(settings.properties.items()))
     return (
         f"openvino {version(openvino)}, {settings.device}, {settings.inference_precision}"
         f"{further}, {settings.text}, {name}"
+    )
+
+
+def _device_name(core: Any, device: str) -> str:
+    """The full name of a device.
+
+    One of its kind is listed as "GPU", and "GPU.0" names it too; several are listed as "GPU.0" and
+    "GPU.1", and "GPU" names the first.
+
+    Raises:
+        TargetError: OpenVINO has no such device here.
+    """
+    known = list(core.available_devices)
+    kinds = [name.partition(".")[0] for name in known]
+    if device in known or device in kinds or device.partition(".")[0] in known:
+        own = device == "CPU"
+        return processor_name() if own else str(core.get_property(device, "FULL_DEVICE_NAME"))
+    raise TargetError(
+        f"OpenVINO has no device '{device}' on this machine; "
+        f"it has: {', '.join(known)}; name one of these in 'settings.device'"
     )
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from actcc.errors import ModelError, PricingError, TargetError
+from actcc.errors import ModelError, PricingError
 from actcc.graph import Array, Graph, structure_hash
 from actcc.graph.layers import layers
-from actcc.latency_models import Profile
+from actcc.latency_models import Profile, checked_settings
 from actcc.latency_models.probe_features import graph_features
 from actcc.latency_models.probe_regression import (
     CONFIDENCE_99,
@@ -53,23 +53,6 @@ class TableSettings(BaseModel):
     contrib_operators: bool = False
 
 
-def table_settings(profile: Profile) -> TableSettings:
-    """The checked settings of a profile.
-
-    Raises:
-        TargetError: a field is missing, unknown, or does not fit.
-    """
-    try:
-        return TableSettings.model_validate(profile.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("settings", *first["loc"]))
-        raise TargetError(
-            f"target '{profile.name}': '{where}': {first['msg']}; correct its profile, see "
-            "docs/add-a-target.md"
-        ) from error
-
-
 @dataclass(frozen=True)
 class _Figure:
     """A latency in ns, with the half width of its interval at 99 %."""
@@ -86,7 +69,7 @@ class TableBackend:
     """
 
     def __init__(self, profile: Profile) -> None:
-        self.settings = table_settings(profile)
+        self.settings = checked_settings(TableSettings, profile)
         folder = profile.folder or Path()
         path = folder / self.settings.table
         modified = path.stat().st_mtime_ns if path.is_file() else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,8 @@ else:
     import tomli as tomllib
 
 _FOLDER = Path(__file__).parent
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Profile(BaseModel):
@@ -70,12 +72,28 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> Profile:
     values = dict(_tables(path, extended_by))
     if "folder" in values:
         raise TargetError(f"{path}: 'folder': is no field of a profile; see docs/targets.md")
+    return _checked(Profile, {**values, "folder": path.parent}, str(path))
+
+
+def checked_settings(kind: type[Checked], profile: Profile) -> Checked:
+    """The section `[settings]` of a profile, checked by its backend's type.
+
+    Raises:
+        TargetError: a field is missing, unknown, or does not fit.
+    """
+    return _checked(kind, profile.settings, f"target '{profile.name}'", "settings")
+
+
+def _checked(kind: type[Checked], values: Mapping[str, Any], source: str, *above: str) -> Checked:
     try:
-        return Profile(**values, folder=path.parent)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TargetError(f"{path}: '{where}': {first['msg']}; see docs/targets.md") from error
+        where = ".".join(str(part) for part in (*above, *first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise TargetError(
+            f"{source}: '{where}': {message}; correct the profile, see docs/targets.md"
+        ) from error
 
 
 def _tables(path: Path, extended_by: tuple[Path, ...]) -> Mapping[str, Any]:

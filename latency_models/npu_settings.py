@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actcc.activations.functions import NAMES
-from actcc.errors import TargetError
-from actcc.latency_models import Profile
+from actcc.latency_models import Profile, checked_settings
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -242,13 +241,4 @@ def npu_settings(profile: Profile) -> NpuSettings:
     Raises:
         TargetError: a field is missing, unknown, or does not fit.
     """
-    try:
-        return NpuSettings.model_validate(profile.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("settings", *first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        raise TargetError(
-            f"target '{profile.name}': '{where}': {message}; correct its profile, see "
-            "docs/targets.md"
-        ) from error
+    return checked_settings(NpuSettings, profile)

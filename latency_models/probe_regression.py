@@ -100,7 +100,12 @@ def _logarithms(features: Sequence[Features], names: Sequence[str]) -> Array:
     return np.array([[math.log1p(entry.get(name, 0.0)) for name in names] for entry in features])
 
 
-def _relevance(rows: Array, targets: Array) -> Array:
+def boosted_trees() -> Any:
+    """scikit-learn's `GradientBoostingRegressor`.
+
+    Raises:
+        TargetError: it is not installed.
+    """
     try:
         from sklearn.ensemble import GradientBoostingRegressor
     except ImportError as error:
@@ -108,7 +113,11 @@ def _relevance(rows: Array, targets: Array) -> Array:
             "to predict latencies needs scikit-learn; pip install 'actcc[predict]', or set "
             "predict = false"
         ) from error
-    trees: Any = GradientBoostingRegressor(
+    return GradientBoostingRegressor
+
+
+def _relevance(rows: Array, targets: Array) -> Array:
+    trees: Any = boosted_trees()(
         n_estimators=_TREES, max_depth=4, learning_rate=0.1, subsample=0.7, random_state=_SEED
     )
     importances = trees.fit(rows, targets).feature_importances_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import pickle
@@ -16,7 +17,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from actcc.errors import ModelError
+from actcc.errors import CacheError, ModelError
 from actcc.graph import Graph
 from actcc.price_cache import PriceCache, cached_price, default_cache_path, query_key
 from actcc.prices import LayerTime, Price, PriceQuery, Timing, Unpriced
@@ -211,6 +212,22 @@ def test_a_file_that_can_only_be_read_is_not_used(
     with caplog.at_level(logging.WARNING):
         assert not cache.usable()
     assert "readonly" in caplog.records[0].getMessage()
+
+
+def test_a_cache_in_use_is_neither_removed_nor_taken_for_damaged(
+    cache: PriceCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put("key", {"keep": Price(1.0, 0.0, 0.0, "measured", "tool")})
+    monkeypatch.setattr("actcc.price_cache._LONGEST_WAIT_S", 0.01)
+    with contextlib.closing(sqlite3.connect(cache.path)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        for refused in (cache.contents, cache.clear):
+            with pytest.raises(CacheError, match=r"locked.*when no other process uses it"):
+                refused()
+        other.rollback()
+    assert cache.contents().entries == {"tool": 1}
 
 
 def put_some(task: tuple[PriceCache, int]) -> None:

@@ -1,4 +1,4 @@
-"""`actcc cache`: the measured and compiled prices that are kept between runs."""
+"""`actcc cache`: the measured prices that are kept between runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group("cache", short_help="Show or clear the prices that are kept between runs.")
 def cache_group() -> None:
-    """Prices that were measured or compiled once are kept, and not found again.
+    """Prices that were measured once on this machine are kept, and not measured again.
 
     They are kept by the structure of the layers, the tool with its version and settings, and the
     processor; ACTCC_CACHE_DIR names another folder, and --no-cache does without.

@@ -207,7 +207,7 @@ def _render(front: Front) -> None:
             f"no point of their own: {named}; nothing that keeps them was faster than the rest",
             soft_wrap=True,
         )
-    console.print(f"[dim]{len(front.trials)} plans verified; prices: {plan.tool}[/dim]")
+    console.print(f"{len(front.trials)} plans verified; prices: {plan.tool}", style="dim")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

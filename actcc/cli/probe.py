@@ -73,7 +73,9 @@ def probe_command() -> None:
 def kit_command(**options: Any) -> None:
     """Write the distinct subgraphs of MODEL, with every candidate of --target, as a kit.
 
-    The kit holds none of the model's weights. Its script needs Python, numpy and onnxruntime.
+    Random weights stand in the place of the model's. What stays is its structure, with shapes and
+    single numbers such as bounds and the scale of a quantized tensor. The script needs Python,
+    numpy and onnxruntime.
     """
     from actcc.output import check_output
     from actcc.probe.kit import RUNNER, write_kit
@@ -81,9 +83,9 @@ def kit_command(**options: Any) -> None:
 
     output = check_output(options["output"], options["model"], *options["plugins"])
     probes = _probes(options, load_target(options["target"]))
-    write_kit(probes, output)
-    click.echo(f"{output}: {len(probes.probes)} graphs of {probes.source}")
-    _tell(probes.refusals)
+    left_out = write_kit(probes, output)
+    click.echo(f"{output}: {len(probes.probes) - len(left_out)} graphs of {probes.source}")
+    _tell((*left_out, *probes.refusals))
     click.echo(f"on the device: unzip it, python {RUNNER}, and bring results.csv back")
 
 
@@ -168,12 +170,15 @@ def _show(fit: Fit, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"format": 1, **asdict(fit), "path": str(fit.path)}, indent=2))
         return
-    from actcc.cli.render import plain_console
+    from actcc.cli.render import plain_console, titled
 
     console = plain_console()
     console.print(
-        f"[bold]{fit.path}[/bold]: {fit.kind}, {fit.measured} graphs, {fit.failed} failed on the "
-        f"device; a call by itself takes {fit.call_ns / 1e3:.1f} µs",
+        titled(
+            str(fit.path),
+            f": {fit.kind}, {fit.measured} graphs, {fit.failed} failed on the device; "
+            f"a call by itself takes {fit.call_ns / 1e3:.1f} µs",
+        ),
         soft_wrap=True,
     )
     if fit.errors:

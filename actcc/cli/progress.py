@@ -42,7 +42,7 @@ class ConsoleProgress:
         if self._drawn:
             spent = time.perf_counter() - started
             count = f" ({next(steps)})" if total is not None else ""
-            self._console.print(f"[dim]{title}{count} … {spent:.1f} s[/dim]", highlight=False)
+            self._console.print(f"{title}{count} … {spent:.1f} s", style="dim", highlight=False)
 
     def note(self, line: str) -> None:
         """See `actcc.progress.Progress`."""
@@ -67,7 +67,7 @@ class ConsoleProgress:
 
 def console_progress(quiet: bool) -> ConsoleProgress:
     """Progress on stderr, so that stdout stays clean."""
-    return ConsoleProgress(Console(stderr=True), drawn=not quiet)
+    return ConsoleProgress(Console(stderr=True, markup=False), drawn=not quiet)
 
 
 def _advance(steps: Iterator[int]) -> None:

@@ -101,7 +101,7 @@ def rank_command(**options: Any) -> None:
 
 
 def _render(record: RankingRecord, model: str) -> None:
-    from actcc.cli.render import plain_console
+    from actcc.cli.render import plain_console, titled
 
     console = plain_console()
     console.print(_table(record, model))
@@ -118,7 +118,7 @@ def _render(record: RankingRecord, model: str) -> None:
             console.print(f"{figures.name}: {figures.skipped}", soft_wrap=True)
     best = record.standings.best
     if best is not None:
-        console.print(f"[bold]best[/bold]: {best.name} (actcc optimize --estimator auto)")
+        console.print(titled("best", f": {best.name} (actcc optimize --estimator auto)"))
 
 
 def _table(record: RankingRecord, model: str) -> Table:

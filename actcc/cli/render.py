@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from actcc.plan import AccuracyFigures, CandidateFigures, LatencyFigures, Plan
 from actcc.program import share_of_loss
@@ -58,7 +59,7 @@ def render_result(result: Result, *, explain: bool = False) -> None:
         console.print(_changes(result))
     _notes(console, result)
     verb = "wrote" if result.status == "optimized" else "wrote the original, unchanged, to"
-    console.print(f"[bold]{result.status}[/bold]: {result.reason}", soft_wrap=True)
+    console.print(titled(result.status, f": {result.reason}"), soft_wrap=True)
     if result.output is not None:
         files = [f"{result.output}{ending}" for ending in ("", ".plan.json", ".report.html")]
         *first, last = [*files, *(str(path) for path in result.beside)]
@@ -149,16 +150,16 @@ def _changes(result: Result) -> Table:
 
 def _notes(console: Console, result: Result) -> None:
     for name, line in result.plan.normalized[:_SHOWN_NOTES]:
-        console.print(f"[dim]{name}: {line}[/dim]", soft_wrap=True)
+        console.print(f"{name}: {line}", style="dim", soft_wrap=True)
     stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in result.stage_seconds.items())
     if stages:
-        console.print(f"[dim]time: {stages}[/dim]", soft_wrap=True)
-    console.print(f"[dim]prices: {result.plan.tool}[/dim]", soft_wrap=True)
+        console.print(f"time: {stages}", style="dim", soft_wrap=True)
+    console.print(f"prices: {result.plan.tool}", style="dim", soft_wrap=True)
 
 
 def _explain(console: Console, result: Result) -> None:
     for site in result.plan.sites:
-        console.print(f"[bold]{site.id}[/bold] ({site.kind}): {site.chosen}", soft_wrap=True)
+        console.print(titled(site.id, f" ({site.kind}): {site.chosen}"), soft_wrap=True)
         for candidate in site.candidates:
             said = _explained(candidate, site.chosen, result.plan.settings.get("estimator", ""))
             console.print(f"  {said}", soft_wrap=True)
@@ -179,9 +180,19 @@ def _explained(candidate: CandidateFigures, chosen: str, estimator: str) -> str:
 
 
 def plain_console() -> Console:
-    """Stdout; where it is no terminal, wide enough that no table is folded."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
+    """Stdout; where it is no terminal, wide enough that no table is folded.
+
+    Text is printed as it is: names and paths of the user's may hold what would be markup.
+    """
+    console = Console(highlight=False, markup=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, width=_FILE_WIDTH)
+
+
+def titled(title: str, rest: str) -> Text:
+    """A line that begins with what it is about, in bold."""
+    return Text.assemble((title, "bold"), rest)
 
 
 def milliseconds(nanoseconds: float) -> str:

@@ -110,7 +110,7 @@ def _render(found: ModelRepair) -> None:
     from rich import box
     from rich.table import Table
 
-    from actcc.cli.render import plain_console
+    from actcc.cli.render import plain_console, titled
 
     console, repaired = plain_console(), found.repaired
     table = Table(box=box.SIMPLE_HEAD, title=f"{found.output.name}: the layers that miss most")
@@ -121,10 +121,13 @@ def _render(found: ModelRepair) -> None:
         table.add_row(layer.node, *(f"{100 * share:.2f} %" for share in layer.missed))
     console.print(table)
     for node, reason in repaired.refused.items():
-        console.print(f"[dim]left alone: {node}: {reason}[/dim]", soft_wrap=True)
+        console.print(f"left alone: {node}: {reason}", style="dim", soft_wrap=True)
     console.print(
-        f"[bold]{found.metric}[/bold] on {found.held_out} held-out samples: {found.before:.4f} → "
-        f"{found.after:.4f}; {len(repaired.layers)} layers re-fitted in {repaired.seconds:.1f} s",
+        titled(
+            found.metric,
+            f" on {found.held_out} held-out samples: {found.before:.4f} → {found.after:.4f}; "
+            f"{len(repaired.layers)} layers re-fitted in {repaired.seconds:.1f} s",
+        ),
         soft_wrap=True,
     )
     console.print(f"wrote {found.output}", soft_wrap=True)

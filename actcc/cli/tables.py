@@ -7,7 +7,7 @@ from collections import Counter
 from rich import box
 from rich.table import Table
 
-from actcc.cli.render import kibibytes, milliseconds, plain_console
+from actcc.cli.render import kibibytes, milliseconds, plain_console, titled
 from actcc.inspection import Inspection
 
 
@@ -25,8 +25,11 @@ def render_inspection(found: Inspection, *, top: int, explain: bool) -> None:
     """What a model is made of."""
     console = plain_console()
     console.print(
-        f"[bold]{found.model}[/bold]: opset {found.opset}, {found.nodes} nodes, "
-        f"{found.parameters / 1e6:.2f} M parameters, {found.macs / 1e6:.1f} M MACs"
+        titled(
+            str(found.model),
+            f": opset {found.opset}, {found.nodes} nodes, "
+            f"{found.parameters / 1e6:.2f} M parameters, {found.macs / 1e6:.1f} M MACs",
+        )
     )
     console.print(
         f"on {found.target}: {milliseconds(found.latency_ns)} ({found.source}), "

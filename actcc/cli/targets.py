@@ -60,16 +60,14 @@ def show_command(name: str, as_json: bool) -> None:
     from rich import box
     from rich.table import Table
 
-    from actcc.cli.render import plain_console
+    from actcc.cli.render import plain_console, titled
 
     console = plain_console()
-    console.print(f"[bold]{target.name}[/bold]: {target.profile.description}", soft_wrap=True)
+    console.print(titled(target.name, f": {target.profile.description}"), soft_wrap=True)
     missing = target.entry.missing
     state = f"not installed: {missing}" if missing else "available"
     console.print(
-        f"backend {target.profile.backend}, {target.entry.source}, {state}",
-        soft_wrap=True,
-        markup=False,
+        f"backend {target.profile.backend}, {target.entry.source}, {state}", soft_wrap=True
     )
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("setting", "value", "unit"):

@@ -80,7 +80,7 @@ def _read_texts(message: Message) -> None:
         for text in (value,) if isinstance(value, str | bytes) else value:
             if isinstance(text, bytes):  # what protobuf gives instead of text
                 raise ValueError(f"{type(message).__name__}.{name} is no text: {text[:40]!r}")
-    for inner in _messages_in(message):
+    for inner in messages_in(message):
         _read_texts(inner)
 
 
@@ -94,11 +94,11 @@ def external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
         if uses_external_data(message):
             yield message
         return
-    for inner in _messages_in(message):
+    for inner in messages_in(message):
         yield from external_tensors(inner)
 
 
-def _messages_in(message: Message) -> Iterator[Message]:
+def messages_in(message: Message) -> Iterator[Message]:
     """The messages that a message holds itself."""
     fields = _fields(message)
     for name in fields.repeated_messages:
@@ -171,8 +171,7 @@ def _check_sizes(tensors: Iterable[onnx.TensorProto], path: Path) -> None:
         name = names.get(tensor.data_type, "UNDEFINED")
         if not tensor.HasField("raw_data") or name in _UNSIZED:
             continue
-        unpacked = tensor_bytes(tensor.data_type, tensor.dims)
-        wanted = math.ceil(unpacked / _PACKED.get(name, 1))
+        wanted = raw_bytes(tensor.data_type, tensor.dims)
         if len(tensor.raw_data) != wanted or any(size < 0 for size in tensor.dims):
             raise ModelError(
                 f"{path}: not an ONNX model: weight '{tensor.name}' of the shape "
@@ -191,6 +190,12 @@ def tensor_bytes(element: int, dimensions: Iterable[int]) -> int:
         return 0
     itemsize = int(onnx.helper.tensor_dtype_to_np_dtype(element).itemsize)
     return math.prod(dimensions) * itemsize
+
+
+def raw_bytes(element: int, dimensions: Iterable[int]) -> int:
+    """Bytes of a tensor's data in a file, where small elements share a byte."""
+    name = onnx.TensorProto.DataType.Name(element)
+    return math.ceil(tensor_bytes(element, dimensions) / _PACKED.get(name, 1))
 
 
 def initializer_bytes(tensor: onnx.TensorProto) -> int:

@@ -13,7 +13,11 @@ import numpy as np
 from actcc.errors import DataError, TargetError
 from actcc.graph import Array
 from actcc.graph.files import write_text
-from actcc.latency_models.probe_regression import LatencyRegression, training_rows
+from actcc.latency_models.probe_regression import (
+    LatencyRegression,
+    boosted_trees,
+    training_rows,
+)
 from actcc.latency_models.probe_table import ProbeRow, ProbeTable, load_table
 from actcc.output import check_output
 from actcc.probe.kit import Kit, find_kit, read_kit
@@ -92,6 +96,28 @@ def fit_target(
         TargetError: the CSV, the base or the installed libraries do not fit.
         DataError: the kit is missing, or is another one.
     """
+    chosen, path = check_fit(output, results, kit, base=base, kind=kind, predict=predict)
+    table = load_table(Path(results))
+    if chosen == "table":
+        return _fit_table(table, path, predict)
+    from actcc.probe.npu_fit import fit_npu
+
+    return fit_npu(table, _kit_of(table, kit), base or "", path)
+
+
+def check_fit(
+    output: str | Path, *inputs: object, base: str | None, kind: Kind | None, predict: bool
+) -> tuple[Kind, Path]:
+    """What a fit makes, and where: all that can be refused before anything is measured.
+
+    Args:
+        inputs: files that it reads, beside the base.
+
+    Raises:
+        TargetError: the arguments do not go together, the base cannot be fitted, or a library that
+            is needed is not installed.
+        ModelError: the output cannot be written, or is an input.
+    """
     chosen: Kind = kind or ("table" if base is None else "analytic")
     if chosen == "analytic" and base is None:
         raise TargetError("--as analytic needs a profile to start from; give --base npu1")
@@ -99,13 +125,14 @@ def fit_target(
         raise TargetError("--as table starts from no profile; leave --base out")
     if Path(output).suffix != ".toml":
         raise TargetError(f"{output}: a target profile is a .toml file; choose such a name")
-    path = check_output(output, results, kit, base)
-    table = load_table(Path(results))
-    if chosen == "table":
-        return _fit_table(table, path, predict)
-    from actcc.probe.npu_fit import fit_npu
+    path = check_output(output, *inputs, base)
+    if base is not None:
+        from actcc.probe.npu_fit import base_profile
 
-    return fit_npu(table, _kit_of(table, kit), base or "", path)
+        base_profile(base, path)
+    elif predict:
+        boosted_trees()
+    return chosen, path
 
 
 def _kit_of(table: ProbeTable, kit: str | Path | None) -> Kit:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actcc.backends.onnx_session import read_settings
 from actcc.errors import TargetError
 from actcc.output import check_output
-from actcc.probe.fit import Fit, Kind, fit_target
+from actcc.probe.fit import Fit, Kind, check_fit, fit_target
 from actcc.probe.kit import RUNNER, unpack_kit, write_kit
 from actcc.probe.probes import Probes
 from actcc.targets import Target
@@ -67,22 +67,24 @@ def probe_here(
 ) -> Fit:
     """Time the probes on this machine and make a target of what they took.
 
-    The CSV lies beside the profile, with the ending .csv. An interrupted run goes on from there.
+    The CSV lies beside the profile, with the ending .csv. An interrupted run goes on from there,
+    which is said; a finished one is measured anew.
 
     Args:
         output: the profile to write.
 
     Raises:
         TargetError: the runner cannot begin, or the fit is refused.
+        ModelError: the profile or the CSV cannot be written.
         KeyboardInterrupt: the runner was interrupted.
     """
-    check_output(output, base)
-    results = output.with_suffix(".csv").resolve()
+    check_fit(output, base=base, kind=kind, predict=predict)
+    results = check_output(output.with_suffix(".csv").resolve())
     with tempfile.TemporaryDirectory(prefix="actcc-probe-") as folder:
         unpack_kit(probes, Path(folder))
         command = [sys.executable, RUNNER, "--provider", runner.provider]
         command += ["--threads", str(runner.threads), "--runs", str(runner.runs)]
-        command += ["--out", str(results), *(["--quiet"] if quiet else [])]
+        command += ["--out", str(results), "--anew", *(["--quiet"] if quiet else [])]
         done = subprocess.run(
             command,
             cwd=folder,
@@ -97,5 +99,6 @@ def probe_here(
             said = " ".join(done.stderr.split())[-300:].removeprefix("run_probes: ")
             raise TargetError(f"the probes could not be run: {said}")
         kit = Path(folder) / "kit.zip"
-        write_kit(probes, kit)
-        return fit_target(results, output, base=base, kind=kind, kit=kit, predict=predict)
+        left_out = write_kit(probes, kit)
+        fit = fit_target(results, output, base=base, kind=kind, kit=kit, predict=predict)
+    return replace(fit, notes=(*done.stderr.splitlines(), *left_out, *fit.notes))

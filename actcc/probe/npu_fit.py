@@ -114,12 +114,14 @@ class _Work:
         return np.bincount(self.graph, cycles, minlength=self.graphs) * 1e3 / self.clock_mhz
 
 
-def fit_npu(table: ProbeTable, kit: Kit, base: str, path: Path) -> Fit:
-    """Fit the rates of an analytic profile and write it as one that extends the base.
+def base_profile(base: str, path: Path) -> Profile:
+    """The profile that a fit starts from.
+
+    Args:
+        path: of the profile to write.
 
     Raises:
-        TargetError: the base is not analytic, scipy is missing, or too few graphs can be used.
-        DataError: no graph of the kit was measured.
+        TargetError: it is not analytic, has the name of what is to be written, or scipy is missing.
     """
     profile = load_profile(base)
     if profile.backend != "analytic":
@@ -129,6 +131,18 @@ def fit_npu(table: ProbeTable, kit: Kit, base: str, path: Path) -> Fit:
         )
     if path.stem == Path(base).stem:
         raise TargetError(f"{path}: has the name of its base; choose another output")
+    _solver()
+    return profile
+
+
+def fit_npu(table: ProbeTable, kit: Kit, base: str, path: Path) -> Fit:
+    """Fit the rates of an analytic profile and write it as one that extends the base.
+
+    Raises:
+        TargetError: the base does not fit, scipy is missing, or too few graphs can be used.
+        DataError: no graph of the kit was measured.
+    """
+    profile = base_profile(base, path)
     rows, work, refused = _usable(table, kit, profile)
     measured = measured_ns(table, rows)
 
@@ -155,8 +169,8 @@ def fit_npu(table: ProbeTable, kit: Kit, base: str, path: Path) -> Fit:
     )
 
 
-def _fitted(work: _Work, measured: Array, known: Sequence[int]) -> Array:
-    """Logarithms of the rates' factors."""
+def _solver() -> Any:
+    """scipy's `least_squares`."""
     try:
         from scipy.optimize import least_squares
     except ImportError as error:
@@ -164,6 +178,11 @@ def _fitted(work: _Work, measured: Array, known: Sequence[int]) -> Array:
             "to fit a profile needs scipy; pip install 'actcc[predict]', or leave --base out for "
             "a table"
         ) from error
+    return least_squares
+
+
+def _fitted(work: _Work, measured: Array, known: Sequence[int]) -> Array:
+    """Logarithms of the rates' factors."""
     chosen = np.asarray(known, dtype=int)
     wanted = np.log(measured[chosen])
     bound = float(np.log(_LARGEST_FACTOR))
@@ -176,9 +195,7 @@ def _fitted(work: _Work, measured: Array, known: Sequence[int]) -> Array:
         found = np.log(work.latency_ns(logarithms)[chosen]) - wanted
         return np.concatenate([found, _PULL * (logarithms - start)])
 
-    found = least_squares(
-        residuals, start, bounds=(-bound, bound), loss="soft_l1", f_scale=_OUTLIER
-    )
+    found = _solver()(residuals, start, bounds=(-bound, bound), loss="soft_l1", f_scale=_OUTLIER)
     return np.asarray(found.x)
 
 

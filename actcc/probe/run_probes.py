@@ -34,19 +34,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 COLUMNS = (
     *("hash", "median_ns", "noise_ns", "runs", "runtime", "provider", "threads", "clock", "device"),
     *("status", "reason", "kit", "role", "against", "difference_ns", "difference_noise_ns"),
-    *("description", "features"),
+    *("description", "features", "most_runs", "most_seconds"),
 )
-SAME = ("kit", "runtime", "provider", "threads", "clock", "device")
+EFFORT = ("most_runs", "most_seconds")
+SAME = ("kit", "runtime", "provider", "threads", "clock", "device", *EFFORT)
 CPU = "CPUExecutionProvider"
-BLOCKS = 2  # sessions are made anew, because where their tensors lie in memory counts
+BLOCKS = 4  # sessions are made anew, because where their tensors lie in memory counts
+PLACEMENT = 0.005  # share of the latency by which two graphs' sessions still differ after that
 SHORTEST_SAMPLE_NS = 20_000
 LEAST_RUNS = 8
-TYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(bool)": "bool",
-}
 
 
 class RefusalError(Exception):
@@ -91,6 +87,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help=f"most time for one graph, but for {LEAST_RUNS} samples [%(default)s]",
     )
     parser.add_argument("--out", default="results.csv", help="CSV to write [%(default)s]")
+    parser.add_argument(
+        "--anew",
+        action="store_true",
+        help="measure again what a finished run, or one of other --runs or --seconds, measured",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(arguments)
 
@@ -115,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
         )
     onnxruntime.set_default_logger_severity(4)
     settings = circumstances(options, manifest["kit"])
-    rows = kept(options.out, settings)
+    rows = kept(options, settings, {probe["hash"] for probe in manifest["probes"]})
     groups: dict[str, list[dict[str, Any]]] = {}
     for probe in manifest["probes"]:
         groups.setdefault(probe["group"], []).append(probe)
@@ -128,8 +129,9 @@ def run(options: argparse.Namespace) -> None:
     for group in groups.values():
         for probe in group:
             rows.pop(probe["hash"], None)
-    if rows and not options.quiet:
-        print(f"{len(rows)} graphs are in {options.out} already")
+    if rows:
+        said = f"{len(rows)} graphs are in {options.out} already"
+        print(said, file=sys.stderr if options.quiet else sys.stdout)
     told = 0.0
     for group in groups.values():
         for row in measure(group, options, settings):
@@ -158,6 +160,8 @@ def circumstances(options: argparse.Namespace, kit: str) -> dict[str, str]:
         # Processor time of the one thread that does everything is not lengthened by other work.
         "clock": "thread time" if alone else "wall time",
         "device": processor(),
+        "most_runs": str(options.runs),
+        "most_seconds": str(options.seconds),
     }
 
 
@@ -175,20 +179,38 @@ def processor() -> str:
     return " ".join((named or platform.machine()).split())
 
 
-def kept(path: str, settings: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Rows of an interrupted run by hash."""
-    if not os.path.exists(path):
+def kept(
+    options: argparse.Namespace, settings: dict[str, str], wanted: set[str]
+) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier run by hash; none that are to be measured anew."""
+    rows = earlier(options.out)
+    others = [(name, row[name]) for row in rows for name in SAME if row[name] != settings[name]]
+    finished = wanted <= {row["hash"] for row in rows}
+    if options.anew and (finished or others) and {name for name, _ in others} <= set(EFFORT):
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        for name in SAME:
-            if row.get(name) != settings[name]:
-                raise RefusalError(
-                    f"{path} holds results of another run ({name} '{row.get(name)}', now "
-                    f"'{settings[name]}'); choose another --out"
-                )
+    for name, found in others:
+        raise RefusalError(
+            f"{options.out} holds results of another run ({name} '{found}', now "
+            f"'{settings[name]}'); move it away or write another file"
+        )
     return {row["hash"]: row for row in rows}
+
+
+def earlier(path: str) -> list[dict[str, Any]]:
+    """What this script wrote there before."""
+    if not os.path.exists(path):
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
+            if missing:
+                raise ValueError(f"no column '{missing[0]}'")
+            return [{name: row[name] for name in COLUMNS} for row in lines]
+    except (OSError, ValueError, csv.Error) as error:
+        raise RefusalError(
+            f"{path}: was not written by this script ({error}); move it away or write another file"
+        ) from error
 
 
 def write(path: str, probes: list[dict[str, Any]], rows: dict[str, dict[str, Any]]) -> None:
@@ -205,7 +227,7 @@ def measure(
     group: list[dict[str, Any]], options: argparse.Namespace, settings: dict[str, str]
 ) -> list[dict[str, Any]]:
     """A row for each graph of a group, timed interleaved."""
-    samples: dict[str, list[float]] = {probe["hash"]: [] for probe in group}
+    samples: dict[str, list[list[float]]] = {probe["hash"]: [] for probe in group}
     reasons: dict[str, str] = {}
     clock = time.thread_time_ns if settings["clock"] == "thread time" else time.perf_counter_ns
     shuffled = random.Random(0)
@@ -222,26 +244,38 @@ def measure(
     first, *others = found
     for other in others:
         if first["status"] == other["status"] == "ok":
-            pairs = zip(samples[other["hash"]], samples[first["hash"]])  # noqa: B905 (Python 3.8)
-            middle, noise = median_interval([one - base for one, base in pairs])
+            middle, noise = estimate(
+                subtracted(samples[other["hash"]], samples[first["hash"]]),
+                PLACEMENT * float(other["median_ns"]),
+            )
             other["against"] = first["hash"]
             other["difference_ns"], other["difference_noise_ns"] = f"{middle:.1f}", f"{noise:.1f}"
     return found
 
 
+def subtracted(some: list[list[float]], others: list[list[float]]) -> list[list[float]]:
+    """Differences of samples, round by round; each list holds those of a block."""
+    return [
+        [one - other for one, other in zip(ones, counterparts)]  # noqa: B905 (Python 3.8)
+        for ones, counterparts in zip(some, others)  # noqa: B905
+    ]
+
+
 def time_rounds(
     calls: dict[str, Callable[[], None]],
-    samples: dict[str, list[float]],
+    samples: dict[str, list[list[float]]],
     options: argparse.Namespace,
     clock: Callable[[], int],
     shuffled: random.Random,
 ) -> None:
-    """Add samples of each call, in nanoseconds."""
+    """Add a block of samples of each call, in nanoseconds."""
     repeats = {}
     for key, call in calls.items():
         once = min(timed(call, 1, clock) for _ in range(3))
         repeats[key] = max(1, math.ceil(SHORTEST_SAMPLE_NS / max(once, 1)))
     order = list(calls)
+    for key in order:
+        samples[key].append([])
     deadline = time.monotonic() + options.seconds * len(order) / BLOCKS
     gc.disable()
     try:
@@ -250,7 +284,7 @@ def time_rounds(
                 break
             shuffled.shuffle(order)
             for key in order:
-                samples[key].append(timed(calls[key], repeats[key], clock))
+                samples[key][-1].append(timed(calls[key], repeats[key], clock))
     finally:
         gc.enable()
 
@@ -291,8 +325,8 @@ def prepare(probe: dict[str, Any], options: argparse.Namespace) -> Callable[[], 
 def values(entry: Any) -> Any:
     """Random values for an input."""
     generator = numpy.random.default_rng(0)
-    name = TYPES.get(entry.type) or entry.type[len("tensor(") : -1]
-    kind = numpy.dtype(name)
+    name = entry.type[len("tensor(") : -1]
+    kind = numpy.dtype("float32" if name == "float" else name)
     if kind == numpy.bool_:
         return generator.integers(0, 2, entry.shape).astype(kind)
     if kind.kind in "iu":
@@ -305,7 +339,7 @@ def values(entry: Any) -> Any:
 
 def row(
     probe: dict[str, Any],
-    samples: list[float],
+    blocks: list[list[float]],
     reasons: dict[str, str],
     settings: dict[str, str],
 ) -> dict[str, Any]:
@@ -314,13 +348,26 @@ def row(
     for name in ("hash", "role", "description"):
         found[name] = probe[name]
     found["features"] = json.dumps(probe["features"], sort_keys=True)
-    found["runs"] = len(samples)
+    found["runs"] = sum(map(len, blocks))
     found["reason"] = reasons.get(probe["hash"], "")
     found["status"] = "failed" if found["reason"] else "ok"
     if found["status"] == "ok":
-        middle, noise = median_interval(samples)
+        placement = PLACEMENT * statistics.median(map(statistics.median, blocks))
+        middle, noise = estimate(blocks, placement)
         found["median_ns"], found["noise_ns"] = f"{middle:.1f}", f"{noise:.1f}"
     return found
+
+
+def estimate(blocks: list[list[float]], placement: float) -> tuple[float, float]:
+    """The middle of what sessions took, and its noise, in nanoseconds.
+
+    Samples of one session are no independent samples of the graph: how far the sessions' medians
+    lie apart is noise as well, and what they have in common by chance.
+    """
+    medians = [statistics.median(block) for block in blocks]
+    _, within = median_interval([sample for block in blocks for sample in block])
+    between = (max(medians) - min(medians)) / 2
+    return statistics.median(medians), math.sqrt(within**2 + between**2 + placement**2)
 
 
 def median_interval(samples: list[float]) -> tuple[float, float]:

@@ -9,10 +9,10 @@ from importlib import util
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from actcc.errors import TargetError
-from actcc.latency_models import Profile
+from actcc.latency_models import Profile, checked_settings
 
 
 class EthosUSettings(BaseModel):
@@ -67,14 +67,7 @@ def ethos_u_settings(profile: Profile) -> EthosUSettings:
         TargetError: one is missing, unknown or of another kind, or the configuration file is not
             there or no .ini file.
     """
-    try:
-        found = EthosUSettings(**profile.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TargetError(
-            f"profile '{profile.name}': [settings] '{where}': {first['msg']}; see docs/ethos-u.md"
-        ) from error
+    found = checked_settings(EthosUSettings, profile)
     place = _config_file(found.config, profile)
     try:
         configparser.ConfigParser().read_string(place.read_text(encoding="utf-8"), str(place))

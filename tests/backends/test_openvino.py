@@ -24,7 +24,7 @@ from actcc.targets import load_target
 openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")
 
 from actcc.backends.openvino import OpenVinoBackend  # noqa: E402
-from actcc.backends.openvino_model import OpenVinoSettings, compile_model, request_for  # noqa: E402
+from actcc.backends.openvino_model import OpenVinoSettings, compile_model, request_for, tool_text  # noqa: E402
 
 
 def backend(**settings: Any) -> OpenVinoBackend:
@@ -88,6 +88,38 @@ def test_without_the_package_one_line_says_what_to_install(
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(TargetError, match=r"no device 'NPU9' on this machine; it has: .*CPU"):
         backend(device="NPU9")
+
+
+@pytest.mark.parametrize("device", ["GPU", "GPU.0", "GPU.1"])
+def test_one_of_several_devices_is_named_as_openvino_lists_it(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = TwoProcessors()
+    monkeypatch.setattr("actcc.backends.openvino_model.import_openvino", lambda: two)
+    assert f"full name of {device}" in tool_text(OpenVinoSettings(device=device))
+    with pytest.raises(TargetError, match=r"no device 'GPU\.2'.*GPU\.0, GPU\.1"):
+        tool_text(OpenVinoSettings(device="GPU.2"))
+
+
+class TwoProcessors:
+    """OpenVINO on a machine with two graphics processors."""
+
+    available_devices = ("CPU", "GPU.0", "GPU.1")
+
+    def Core(self) -> TwoProcessors:  # noqa: N802 (OpenVINO's name)
+        return self
+
+    def get_version(self) -> str:
+        return "1-2"
+
+    def get_property(self, device: str, name: str) -> str:
+        return f"full name of {device}"
+
+
+@pytest.mark.parametrize("name", ["INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT"])
+def test_a_property_that_another_setting_decides_is_refused(name: str) -> None:
+    with pytest.raises(TargetError, match=f"'properties.{name}' is decided by 'threads'"):
+        backend(properties={name: 2})
 
 
 def test_a_setting_that_does_not_fit_is_refused_by_name() -> None:

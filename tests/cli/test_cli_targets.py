@@ -1,6 +1,7 @@
 """`actcc targets` says what is there, and `show` what a profile holds."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,14 @@ def test_an_unknown_target_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
         main(["targets", "show", "npu9"])
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_square_brackets_of_a_profile_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'description = "d [/bold] [x]"\nbackend = "table"\n[settings]\ntable = "[1].csv"\n'
+    (tmp_path / "t.toml").write_text(f'name = "mine [/]"\n{text}')
+    main(["targets", "show", str(tmp_path / "t.toml")])
+    printed = capsys.readouterr().out
+    assert printed.startswith("mine [/]: d [/bold] [x]\n")
+    assert "[1].csv" in printed

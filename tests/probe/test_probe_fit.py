@@ -2,8 +2,10 @@
 
 import csv
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import networks
 import numpy as np
@@ -13,10 +15,12 @@ import pytest
 from actcc.backends.analytic import AnalyticBackend
 from actcc.cli import main
 from actcc.errors import ActccError, DataError, TargetError
+from actcc.graph import Graph, structure_hash
 from actcc.latency_models import load_profile
 from actcc.latency_models.probe_table import load_table
 from actcc.prices import Price, PriceQuery, Unpriced
 from actcc.probe.fit import fit_target, table_profile
+from actcc.probe.here import Runner, probe_here
 from actcc.probe.kit import identity_of, write_kit
 from actcc.probe.probes import Probes, model_probes
 from actcc.targets import Target, load_target
@@ -101,16 +105,14 @@ def test_rates_of_another_device_are_found_from_its_latencies(
 
 
 def test_a_table_prices_what_was_measured(
-    results: Path, probes: Probes, latencies: Mapping[str, float], tmp_path: Path
+    results: Path, probes: Probes, latencies: Mapping[str, float]
 ) -> None:
-    fit = fit_target(results, tmp_path / "mine.toml")
-    assert fit.kind == "table"
     groups: dict[str, list[int]] = {}
     for index, probe in enumerate(probes.probes):
         groups.setdefault(probe.group, []).append(index)
     members = next(m for m in groups.values() if probes.probes[m[0]].role == "keep" and len(m) > 2)
     keep, *others = (probes.probes[index] for index in members)
-    backend = load_target(tmp_path / "mine.toml").backend
+    backend = as_table(results).backend
     prices = backend.price(PriceQuery(keep.graph, {p.hash: p.graph for p in others}))
     for probe in others:
         price = prices[probe.hash]
@@ -118,6 +120,15 @@ def test_a_table_prices_what_was_measured(
         assert price.source == "measured"
         wanted = latencies[probe.hash] - latencies[keep.hash]
         assert price.difference_ns == pytest.approx(wanted if abs(wanted) > 2**0.5 else 0.0)
+
+
+def test_square_brackets_of_a_path_are_printed_as_they_are(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.write_text("".join(results.read_text().splitlines(keepends=True)[:5]))
+    output = results.with_name("mine [bold].toml")
+    main(["probe", "fit", str(results), "-o", str(output)])
+    assert capsys.readouterr().out.startswith(f"{output}: table, ")
 
 
 def without(results: Path, hashes: set[str]) -> None:
@@ -169,7 +180,6 @@ def test_what_is_missing_is_predicted_with_its_uncertainty(
 def test_a_whole_model_costs_what_its_layers_change(
     results: Path, model: Path, latencies: Mapping[str, float]
 ) -> None:
-    from actcc.graph import Graph, structure_hash
     from actcc.normalize import normalize
     from actcc.pass_api import apply_candidates, find_sites, select_passes
 
@@ -250,6 +260,37 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (results.parent / "x.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "options", "said"),
+    [
+        ("x.txt", {}, "a target profile is a .toml file"),
+        ("x.toml", {"kind": "analytic"}, "--as analytic needs a profile to start from"),
+        ("x.toml", {"base": "cpu"}, "only the rates of an analytic profile can be fitted"),
+        ("x.toml", {"predict": True}, "needs scikit-learn"),
+        ("x.toml", {"base": "npu1"}, "needs scipy"),
+        ("taken.toml", {}, "is a folder"),
+    ],
+)
+def test_what_the_fit_would_refuse_is_refused_before_anything_is_timed(
+    output: str,
+    options: dict[str, Any],
+    said: str,
+    probes: Probes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "taken.csv").mkdir()
+    for module in ("sklearn.ensemble", "scipy.optimize"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("actcc.probe.here.unpack_kit", never)
+    with pytest.raises(ActccError, match=said):
+        probe_here(probes, Runner("CPUExecutionProvider", 1, 8), tmp_path / output, **options)
+
+
+def never(*arguments: object) -> None:
+    raise AssertionError("the probes were to be timed")
+
+
 def test_a_profile_without_its_table_is_refused(tmp_path: Path) -> None:
     text = 'name = "t"\ndescription = "d"\nbackend = "table"\n[settings]\ntable = "no.csv"\n'
     (tmp_path / "t.toml").write_text(text)
@@ -257,13 +298,21 @@ def test_a_profile_without_its_table_is_refused(tmp_path: Path) -> None:
         _ = load_target(tmp_path / "t.toml").backend
 
 
-def test_probing_here_makes_a_target(
-    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    main(["probe", "run", str(model), "-o", str(tmp_path / "here.toml"), "--runs", "8"])
+def test_probing_here_makes_a_target(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]>'
+        "g (float[1,4,8,8] x) => (float[1,4,8,8] y) { y = Sigmoid(x) }"
+    )
+    onnx.save_model(model, tmp_path / "small.onnx")
+    command = ["probe", "run", str(tmp_path / "small.onnx"), "-o", str(tmp_path / "here.toml")]
+    main([*command, "--runs", "8"])
     assert "here.toml: table" in capfd.readouterr().out
+    first = (tmp_path / "here.csv").read_text()
     backend = load_target(tmp_path / "here.toml").backend
-    from actcc.graph import Graph
-
     (timing,) = backend.time_models([Graph.load(model)])
     assert timing.latency_ns > 0
+    lines = first.splitlines(keepends=True)
+    (tmp_path / "here.csv").write_text("".join(lines[:-1]))
+    main([*command, "--runs", "8", "--json"])
+    (note, *_) = json.loads(capfd.readouterr().out)["notes"]
+    assert note.endswith(f"graphs are in {tmp_path / 'here.csv'} already")

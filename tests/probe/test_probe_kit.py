@@ -1,4 +1,4 @@
-"""A kit stands for its model, holds none of its weights, and its script runs without actcc."""
+"""A kit stands for its model, without its weights, and its script runs without actcc."""
 
 import csv
 import json
@@ -156,11 +156,58 @@ def test_the_script_goes_on_where_it_stopped(unpacked: Path) -> None:
     groups = {p["group"] for p in json.loads((unpacked / "manifest.json").read_text())["probes"]}
     assert len(groups) > 1
     (unpacked / "part.csv").write_text("".join(lines[:2]))
-    done = run(unpacked, "--runs", "8", "--out", "part.csv")
+    done = run(unpacked, "--runs", "8", "--out", "part.csv", "--anew")
     assert "1 graphs are in part.csv already" in done.stdout
     again = (unpacked / "part.csv").read_text().splitlines(keepends=True)
     assert len(again) == len(lines)
     assert again[1] == lines[1]
+
+
+def test_sessions_that_differ_are_noise_however_many_samples_each_gives() -> None:
+    steady = [[100.0] * 50, [100.0] * 50, [104.0] * 50, [104.0] * 50]
+    middle, noise = run_probes.estimate(steady, 0.0)
+    assert (middle, noise >= 2.0) == (102.0, True)
+    equal = [[100.0] * 50] * 4
+    assert run_probes.estimate(equal, 0.5) == (100.0, 0.5)
+
+
+def test_a_run_of_other_effort_is_refused_or_measured_anew(unpacked: Path) -> None:
+    run(unpacked, "--runs", "8", "--out", "effort.csv")
+    lines = (unpacked / "effort.csv").read_text().splitlines()
+    done = run(unpacked, "--runs", "12", "--out", "effort.csv")
+    assert done.returncode == 2
+    assert "holds results of another run (most_runs '8', now '12')" in done.stderr
+    done = run(unpacked, "--runs", "12", "--out", "effort.csv", "--anew")
+    assert (done.returncode, "already" in done.stdout) == (0, False)
+    again = (unpacked / "effort.csv").read_text().splitlines()
+    assert not set(lines[1:]) & set(again)
+
+
+def test_a_finished_run_is_measured_anew_only_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    same = {"most_runs": "8", "kit": "k", **dict.fromkeys(run_probes.SAME[1:-2], "x")}
+    settings = {**same, "most_seconds": "1.0"}
+    row = {**dict.fromkeys(run_probes.COLUMNS, ""), **settings, "hash": "a"}
+    options = run_probes.parse(["--out", str(tmp_path / "r.csv")])
+    anew = run_probes.parse(["--out", str(tmp_path / "r.csv"), "--anew"])
+    run_probes.write(options.out, [row], {"a": row})
+    assert list(run_probes.kept(options, settings, {"a"})) == ["a"]
+    assert list(run_probes.kept(anew, settings, {"a", "b"})) == ["a"]
+    assert not run_probes.kept(anew, settings, {"a"})
+    assert not run_probes.kept(anew, {**settings, "most_runs": "9"}, {"a", "b"})
+    with pytest.raises(run_probes.RefusalError, match="another run"):
+        run_probes.kept(anew, {**settings, "device": "y"}, {"a"})
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\xff\xfe", b"name,median_ns\n", b""])
+def test_a_file_that_the_script_did_not_write_is_left_as_it_is(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "mine.csv").write_bytes(content)
+    with pytest.raises(run_probes.RefusalError, match=r"mine\.csv: was not written by this script"):
+        run_probes.earlier(str(tmp_path / "mine.csv"))
+    assert (tmp_path / "mine.csv").read_bytes() == content
 
 
 def test_the_script_refuses_results_of_another_run(unpacked: Path) -> None:

@@ -75,11 +75,15 @@ def simplify_in_this_process() -> None:
 
     def run_here(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
         script, arguments = command[2], command[3:]
+        loaded = {name: module for name, module in sys.modules.items() if name == "torch"}
         with unittest.mock.patch.object(sys, "argv", ["-c", *arguments]):
             try:
                 exec(script, {})
             except Exception as error:  # as a process that fails
                 return subprocess.CompletedProcess(command, 1, b"", str(error).encode())
+            finally:  # the script goes without it; what runs here after it does not
+                sys.modules.pop("torch", None)
+                sys.modules.update(loaded)
         return subprocess.CompletedProcess(command, 0, b"", b"")
 
     simplify.subprocess = types.SimpleNamespace(  # type: ignore[assignment]

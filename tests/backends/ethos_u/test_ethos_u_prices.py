@@ -173,7 +173,7 @@ def _site(node: object) -> object:
 
 
 def test_a_setting_that_is_unknown_is_refused() -> None:
-    with pytest.raises(TargetError, match=r"\[settings\] 'speed'"):
+    with pytest.raises(TargetError, match=r"'settings\.speed'"):
         EthosUBackend(with_settings(speed=1))
 
 

@@ -52,8 +52,9 @@ class Sum:
     """An Add behind a layer or its activation.
 
     Attributes:
-        other: what is added, computed in the rewritten network before the layer is fitted.
-        writes: the sum.
+        other: what is added, computed in the rewritten network before the layer is fitted; it may
+            be broadcast.
+        writes: the sum, of the shape of what is added to.
     """
 
     other: str
@@ -207,6 +208,13 @@ def _same_operand(
     return mine is other or (mine.dtype == other.dtype and np.array_equal(mine, other))
 
 
+def _has_same_shape(tensor: Tensor, other: Tensor) -> bool:
+    """Whether both shapes are known and the same, symbols included."""
+    shapes = [None if t.shape is None else list(t.shape) for t in (tensor, other)]
+    known = shapes[0] is not None and all(size not in (None, "") for size in shapes[0])
+    return known and shapes[0] == shapes[1]
+
+
 class _Surroundings:
     """What stands behind layers, in both networks alike."""
 
@@ -256,6 +264,10 @@ class _Surroundings:
         if ours is None or theirs is None or ours.op != "Add" or theirs.op != "Add":
             return None
         if ours.outputs[0].name != theirs.outputs[0].name:
+            return None
+        mine = next(read for read in ours.inputs if read.name == tensor)
+        # What is added may be broadcast; where the layer's outputs are, a row is none of its own.
+        if not _has_same_shape(mine, ours.outputs[0]):
             return None
         names = [[t.name for t in node.inputs if t.name != tensor] for node in (ours, theirs)]
         if len(names[0]) != 1 or names[0] != names[1]:

@@ -238,7 +238,8 @@ class _Sweep:
         shape = theirs.values(refit.pre_activation, index).shape
 
         def target(values: Array) -> Array:
-            return targets_of(layer, values, positions).astype(np.float32)
+            whole = np.broadcast_to(values, shape)
+            return targets_of(layer, whole, positions).astype(np.float32)
 
         def columns(values: Array) -> Array:
             return rows_of(layer, values, positions, shape).astype(np.float32)

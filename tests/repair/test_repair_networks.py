@@ -102,6 +102,12 @@ BRANCHES = {
         p = Conv(x, w1) a = Softplus(p) q = Conv(a, w2, b2) s = Add(q, x) y = Conv(s, w3)""",
     "sum before the activation": """
         p = Conv(x, w1) q = Conv(x, w2) s = Add(p, q) a = Softplus(s) y = Conv(a, w3)""",
+    "sum with a vector": """
+        p = Conv(x, w1) a = Softplus(p) g = GlobalAveragePool(x) m = Conv(g, w2) q = Conv(a, w4, b2)
+        s = Add(q, m) c = Softplus(s) y = Conv(c, w3)""",
+    "sum with an image": """
+        p = Conv(x, w1) a = Softplus(p) g = GlobalAveragePool(a) q = Conv(g, w2) s = Add(q, x)
+        c = Softplus(s) y = Conv(c, w3)""",
     "concat": """
         p = Conv(x, w1) a = Softplus(p) q = Conv(x, w2) c = Softplus(q) d = Concat<axis=1>(a, c)
         y = Conv(d, w8)""",
@@ -114,7 +120,7 @@ BRANCHES = {
 @pytest.mark.parametrize("kind", BRANCHES)
 def test_networks_with_branches_are_repaired(kind):
     text = f"network (float[1, 6, 8, 8] x) => (y) {{ {BRANCHES[kind]} }}"
-    given = {f"w{i}": weights(6, 6, 1, 1) for i in (1, 2, 3)}
+    given = {f"w{i}": weights(6, 6, 1, 1) for i in (1, 2, 3, 4)}
     given |= {"b2": floats(6), "w8": weights(6, 12, 1, 1)}
     given = {name: values for name, values in given.items() if name in text}
     original, rewritten = pair(text, **given)

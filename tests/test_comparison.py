@@ -22,9 +22,13 @@ def models(tmp_path: Path) -> tuple[Path, Path]:
     first, second = tmp_path / "silu.onnx", tmp_path / "relu.onnx"
     model = residual_network()
     onnx.save_model(model, first)
+    gates = {node.output[0]: node for node in model.graph.node if node.op_type == "Sigmoid"}
     for node in model.graph.node:
-        if node.op_type == "Sigmoid":
+        if node.op_type == "Mul" and node.input[1] in gates:
             node.op_type = "Relu"
+            del node.input[1]
+    for gate in gates.values():
+        model.graph.node.remove(gate)
     onnx.save_model(model, second)
     return first, second
 

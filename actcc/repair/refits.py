@@ -208,11 +208,10 @@ def _same_operand(
     return mine is other or (mine.dtype == other.dtype and np.array_equal(mine, other))
 
 
-def _has_same_shape(tensor: Tensor, other: Tensor) -> bool:
+def _has_same_shape(graph: Graph, tensor: str, other: str) -> bool:
     """Whether both shapes are known and the same, symbols included."""
-    shapes = [None if t.shape is None else list(t.shape) for t in (tensor, other)]
-    known = shapes[0] is not None and all(size not in (None, "") for size in shapes[0])
-    return known and shapes[0] == shapes[1]
+    shape = graph.shape(tensor)
+    return shape is not None and None not in shape and shape == graph.shape(other)
 
 
 class _Surroundings:
@@ -265,9 +264,8 @@ class _Surroundings:
             return None
         if ours.outputs[0].name != theirs.outputs[0].name:
             return None
-        mine = next(read for read in ours.inputs if read.name == tensor)
         # What is added may be broadcast; where the layer's outputs are, a row is none of its own.
-        if not _has_same_shape(mine, ours.outputs[0]):
+        if not _has_same_shape(self._original, tensor, theirs.outputs[0].name):
             return None
         names = [[t.name for t in node.inputs if t.name != tensor] for node in (ours, theirs)]
         if len(names[0]) != 1 or names[0] != names[1]:

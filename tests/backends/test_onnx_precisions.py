@@ -83,7 +83,7 @@ def test_a_candidate_is_priced_in_the_precision_of_its_network(
 def test_a_network_is_no_slower_than_itself(networks: Mapping[str, Graph], precision: str) -> None:
     graph = networks[precision]
     first, second = BACKEND.time_models([graph, graph.copy()])
-    assert abs(second.ratio - 1.0) < max(2 * second.ratio_noise, 0.05)
+    assert abs(second.ratio - 1.0) < max(3 * second.ratio_noise, 0.05)
     assert first.peak_bytes == second.peak_bytes == BACKEND.memory(graph).peak_bytes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from actcc.backends import measured
 from actcc.backends.measure import Measurement
+from actcc.backends.measured import MeasuredBackend
 from actcc.backends.onnx_fusion import join, probe_fusion
 from actcc.backends.onnx_layers import fused_operators
 from actcc.backends.onnx_runtime import OnnxRuntimeBackend
@@ -266,14 +267,16 @@ def test_an_input_without_a_static_shape_cannot_be_timed() -> None:
 
 
 def test_layers_share_out_the_latency_under_the_names_of_the_models_nodes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded_measurements: Callable[[MeasuredBackend], list[Measurement]],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = block("Silu")
     mine = backend(model_seconds=0.5)
+    timed = recorded_measurements(mine)
     rows = mine.layers(model)
-    (timing,) = mine.time_models([model])
-    assert sum(row.latency_ns for row in rows) == pytest.approx(timing.latency_ns, rel=0.5)
+    assert sum(row.latency_ns for row in rows) == pytest.approx(timed[0].latency_ns)
     operators = {row.name: row.op for row in rows}
     expand, project = (node.name for node in model.nodes("Conv"))
     assert (operators[expand], operators[project]) == ("Conv", "Conv")
@@ -371,4 +374,4 @@ def test_a_real_network_is_no_slower_than_itself(shared: Path) -> None:
     graph = Graph.load(shared / "models" / "mobilenet_v3_small.onnx")
     first, second = backend(model_seconds=2.0).time_models([graph, graph.copy()])
     assert first.peak_bytes == second.peak_bytes
-    assert abs(second.ratio - 1.0) < max(2 * second.ratio_noise, 0.05)
+    assert abs(second.ratio - 1.0) < max(3 * second.ratio_noise, 0.05)

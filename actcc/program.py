@@ -87,9 +87,13 @@ def build_problem(evidence: Evidence) -> Problem:
                 )
             )
         choices.append(Choice(site.id, tuple(options)))
+    offered = {(choice.id, option.name) for choice in choices for option in choice.options}
     return Problem(
         choices=tuple(choices),
-        memory=evidence.memory,
+        memory=tuple(
+            replace(step, terms=tuple(term for term in step.terms if term[:2] in offered))
+            for step in evidence.memory
+        ),
         base_cost_ns=round(evidence.base_latency_ns),
     )
 

@@ -7,9 +7,10 @@ holds one tensor more than a HardSwish).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
-from actcc.errors import ActccError
+from actcc.errors import ActccError, ModelError
 from actcc.graph import Graph, extract
 from actcc.neighbourhood import holds_subgraph
 from actcc.pass_api import Pass, apply_pass
@@ -30,8 +31,9 @@ def memory_steps(
     steps = [MemoryStep("outside all sites", outside, ())]
     for offered in sites:
         nodes = parts[offered.id]
+        alive = max(live.get(name, 0) for name in nodes)
         peaks = _local_peaks(extract(graph, nodes), offered, by_name, backend)
-        beside = max(live.get(name, 0) for name in nodes) - peaks[KEEP]
+        beside = alive - peaks.get(KEEP, 0)
         terms = tuple((offered.id, name, size) for name, size in peaks.items())
         steps.append(MemoryStep(offered.id, max(beside, 0), terms))
     return tuple(steps)
@@ -49,12 +51,14 @@ def _with_writers(graph: Graph, offered: OfferedSite) -> set[str]:
 def _local_peaks(
     part: Graph, offered: OfferedSite, passes: Mapping[str, Pass], backend: Backend
 ) -> dict[str, int]:
-    peaks = {KEEP: backend.memory(part).peak_bytes}
-    for candidate in offered.candidates:
-        rewritten = part.copy()
-        try:
-            apply_pass(passes[offered.pass_name], rewritten, offered.site, candidate)
-        except ActccError:
-            continue  # it has no price either, and so is not offered
-        peaks[candidate.name] = backend.memory(rewritten).peak_bytes
+    """Peak inside the part by candidate; empty where the part by itself cannot be sized."""
+    peaks: dict[str, int] = {}
+    with contextlib.suppress(ModelError):
+        peaks[KEEP] = backend.memory(part).peak_bytes
+        for candidate in offered.candidates:
+            rewritten = part.copy()
+            peaks[candidate.name] = peaks[KEEP]  # where it cannot be sized by itself
+            with contextlib.suppress(ActccError):
+                apply_pass(passes[offered.pass_name], rewritten, offered.site, candidate)
+                peaks[candidate.name] = backend.memory(rewritten).peak_bytes
     return peaks

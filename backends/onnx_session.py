@@ -50,10 +50,13 @@ class Settings(MeasuringSettings):
     Attributes:
         providers: in order of preference; a name, or a table with `name` and `options`.
         optimization: the runtime's graph optimisation level.
+        contrib_operators: whether operators of com.microsoft are offered: no other runtime reads
+            the result then.
     """
 
     providers: tuple[Provider, ...] = Field(default=(Provider(name=_CPU),), min_length=1)
     optimization: OptimisationLevel = "all"
+    contrib_operators: bool = False
 
     @property
     def runs_in_one_thread(self) -> bool:

@@ -11,7 +11,7 @@ from actcc.graph import Array
 from actcc.repair.affine import affine_fit
 from actcc.repair.asymmetric import asymmetric_fit
 from actcc.repair.refits import Refit
-from actcc.repair.ridge import NormalEquations, input_slopes
+from actcc.repair.ridge import NormalEquations, input_slopes, output_slopes
 
 STRENGTH = 0.1
 # Where no activation stands behind a layer, what it gives is often an output itself.
@@ -60,7 +60,7 @@ class Rows:
 
     Attributes:
         inputs: of the rewritten network, [groups, rows, columns].
-        originals: of the original network, in the same shape.
+        originals: of the original network, in the same shape; None for a layer that it lacks.
         pre_activation: what the layer gave in the original network, with what was added to it,
             [groups, rows, outputs].
         added: what is added to the layer's outputs in the rewritten network; None for nothing.
@@ -68,7 +68,7 @@ class Rows:
     """
 
     inputs: Array
-    originals: Array
+    originals: Array | None
     pre_activation: Array
     added: Array | None
     wanted: Array | None
@@ -118,7 +118,8 @@ class Problem:
     Attributes:
         matrix: present weights [groups, columns, outputs].
         offset: present bias [groups, outputs].
-        reference: weights of the original network, in the shape of `matrix`.
+        reference: weights of the original network, in the shape of `matrix`; None where it has no
+            such layer.
         steps: which are taken.
     """
 
@@ -126,7 +127,7 @@ class Problem:
     rows: Rows
     matrix: Array
     offset: Array
-    reference: Array
+    reference: Array | None
     steps: Steps = Steps()
 
     def split(self, parts: int) -> Iterator[Problem]:
@@ -142,14 +143,14 @@ class Problem:
                 self.refit,
                 Rows(
                     rows.inputs[columns],
-                    rows.originals[columns],
+                    None if rows.originals is None else rows.originals[columns],
                     rows.pre_activation[outputs],
                     None if rows.added is None else rows.added[outputs],
                     None if rows.wanted is None else rows.wanted[outputs],
                 ),
                 self.matrix[outputs],
                 self.offset[outputs],
-                self.reference[outputs],
+                None if self.reference is None else self.reference[outputs],
                 self.steps,
             )
 
@@ -167,15 +168,12 @@ def merge(parts: Sequence[Fitted], groups: int) -> Fitted:
 
 def fit(problem: Problem) -> Fitted:
     """New weights for a layer: affine fit, ridge fit, and rounds of the asymmetric fit."""
-    refit, rows, layer = problem.refit, problem.rows, problem.refit.layer
+    refit, rows = problem.refit, problem.rows
     added = 0.0 if rows.added is None else rows.added
     strength = STRENGTH if refit.after is not None else STRENGTH_AT_OUTPUTS
     equations = NormalEquations(rows.inputs, strength)
-    weights, bias = problem.reference, problem.offset
-    if problem.steps.slopes:
-        taps = 1 if layer.window is None else layer.window.taps
-        weights = weights * input_slopes(rows.inputs, rows.originals, taps)[:, :, None]
-    target, gain = rows.pre_activation, np.ones(bias.shape, np.float32)
+    target, gain = rows.pre_activation, np.ones(problem.offset.shape, np.float32)
+    weights, bias = _anchor(problem, equations, target - added), problem.offset
     if refit.swapped and problem.steps.affine:
         scale, shift, gain = _affine(refit, rows, gain=problem.steps.gain)
         target = target * scale[:, None] + shift[:, None]
@@ -202,6 +200,23 @@ def fit(problem: Problem) -> Fitted:
         results = (refit.after(given), after)
     missed = [_energy(ideal - result, centred=refit.offset_is_free) for result in results]
     return Fitted(*found, np.array(missed), _energy(ideal, centred=True))
+
+
+def _anchor(problem: Problem, equations: NormalEquations, target: Array) -> Array:
+    """Weights that the ridge holds on to: [groups, columns, outputs].
+
+    Those of the original, times the slopes of their inputs; where it has no such layer, what the
+    rewrite started from, with each output scaled to what it is to give.
+    """
+    rows, layer = problem.rows, problem.refit.layer
+    if problem.reference is None:
+        return problem.matrix * output_slopes(
+            equations.outputs(problem.matrix, problem.offset), target
+        )
+    if rows.originals is None or not problem.steps.slopes:
+        return problem.reference
+    taps = 1 if layer.window is None else layer.window.taps
+    return problem.reference * input_slopes(rows.inputs, rows.originals, taps)[:, :, None]
 
 
 def _affine(refit: Refit, rows: Rows, *, gain: bool) -> tuple[Array, Array, Array]:

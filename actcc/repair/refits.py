@@ -12,8 +12,9 @@ it also makes up for what is wrong with e and r (a residual branch, for example)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,8 @@ class Refit:
 
     Attributes:
         layer: as the rewritten network has it.
+        reference: the same layer of the original network; None for one that a rewrite made, which
+            is fitted for the tensor that the original has under the name of its outputs.
         before: activation behind it in the original network; None where none is known.
         after: activation behind it in the rewritten network.
         added: Add before the activation, or before nothing.
@@ -77,6 +80,7 @@ class Refit:
     """
 
     layer: Layer
+    reference: Layer | None
     before: Activation | None
     after: Activation | None
     added: Sum | None
@@ -99,7 +103,7 @@ class Refit:
         """The same, but for what Adds behind the layer make of its outputs."""
         if self.added is None:
             return replace(self, joined=None)
-        return Refit(self.layer, None, None, None, None, False, False)
+        return Refit(self.layer, self.reference, None, None, None, None, False, False)
 
     @property
     def pre_activation(self) -> str:
@@ -126,22 +130,25 @@ def plan_refits(original: Graph, rewritten: Graph) -> Refits:
     references, _ = find_layers(original)
     before, after = _activations(original), _activations(rewritten)
     same = _same_tensors(original, rewritten, ())
-    chosen: list[Layer] = []
+    chosen: list[tuple[Layer, Layer | None]] = []
     for name, layer in layers.items():
         swapped = _function(before, name) != _function(after, name) and name in after
         if layer.writes in same and not swapped:
             continue
         reference = references.get(name)
-        if reference is None or not same_geometry(layer, reference):
-            if layer.reads not in same:
-                refused[layer.node] = "the original has no such layer under that name"
-            continue
-        chosen.append(layer)
+        if reference is not None and same_geometry(layer, reference):
+            chosen.append((layer, reference))
+        elif _is_computed(original, name) and _is_same_shape(
+            original.shape(name), rewritten.shape(name)
+        ):
+            chosen.append((layer, None))
+        elif layer.reads not in same:
+            refused[layer.node] = "the original has nothing of that name and shape to fit it to"
     refused = {name: why for name, why in refused.items() if _has_changed(rewritten, name, same)}
-    surroundings = _Surroundings(original, rewritten, before, after, chosen)
-    refits = tuple(surroundings.refit(layer) for layer in chosen)
+    surroundings = _Surroundings(original, rewritten, before, after, [made for made, _ in chosen])
+    refits = tuple(surroundings.refit(layer, reference) for layer, reference in chosen)
     # The bias of a MatMul stands behind it: with its weights, what the node itself writes changes.
-    touched = {t.name for layer in chosen for t in rewritten.node(layer.node).outputs}
+    touched = {t.name for layer, _ in chosen for t in rewritten.node(layer.node).outputs}
     return Refits(refits, refused, _same_tensors(original, rewritten, touched))
 
 
@@ -208,10 +215,14 @@ def _same_operand(
     return mine is other or (mine.dtype == other.dtype and np.array_equal(mine, other))
 
 
-def _has_same_shape(graph: Graph, tensor: str, other: str) -> bool:
+def _is_computed(graph: Graph, name: str) -> bool:
+    """Whether a node of the graph writes a tensor of that name."""
+    return name in graph.types and graph.producer(name) is not None
+
+
+def _is_same_shape(shape: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
     """Whether both shapes are known and the same, symbols included."""
-    shape = graph.shape(tensor)
-    return shape is not None and None not in shape and shape == graph.shape(other)
+    return shape is not None and None not in shape and shape == other
 
 
 class _Surroundings:
@@ -230,7 +241,7 @@ class _Surroundings:
         self._order = {layer.writes: index for index, layer in enumerate(chosen)}
         self._latest = self._latest_refits()
 
-    def refit(self, layer: Layer) -> Refit:
+    def refit(self, layer: Layer, reference: Layer | None) -> Refit:
         """The layer with what stands behind it."""
         tensor = layer.writes
         added = self._sum(tensor, layer)
@@ -244,11 +255,12 @@ class _Surroundings:
             and before[1] == after[1]
         )
         if before is None or after is None or not known:
-            return Refit(layer, None, None, added, None, False, False)
+            return Refit(layer, reference, None, None, added, None, False, False)
         joined = self._sum(after[1], layer)
         end = after[1] if joined is None else joined.writes
         return Refit(
             layer,
+            reference,
             before[0],
             after[0],
             added,
@@ -265,7 +277,8 @@ class _Surroundings:
         if ours.outputs[0].name != theirs.outputs[0].name:
             return None
         # What is added may be broadcast; where the layer's outputs are, a row is none of its own.
-        if not _has_same_shape(self._original, tensor, theirs.outputs[0].name):
+        shapes = [self._original.shape(name) for name in (tensor, theirs.outputs[0].name)]
+        if not _is_same_shape(*shapes):
             return None
         names = [[t.name for t in node.inputs if t.name != tensor] for node in (ours, theirs)]
         if len(names[0]) != 1 or names[0] != names[1]:

@@ -117,3 +117,17 @@ def input_slopes(rows: Array, original: Array, taps: int) -> Array:
     slopes = covariance.reshape(shape).sum(axis=2) / np.where(known, together, 1.0)
     slopes = np.clip(np.where(known, slopes, 1.0), -_LARGEST_SLOPE, _LARGEST_SLOPE)
     return np.repeat(slopes, taps, axis=1).astype(np.float64)
+
+
+def output_slopes(given: Array, wanted: Array) -> Array:
+    """Slope of the regression of what each output is to be on what it is: [groups, 1, outputs].
+
+    Args:
+        given, wanted: [groups, rows, outputs].
+    """
+    centred = given - given.mean(axis=1, keepdims=True)
+    variance = np.square(centred, dtype=np.float64).mean(axis=1)
+    covariance = np.einsum("gno,gno->go", centred, wanted, dtype=np.float64) / given.shape[1]
+    known = variance > _SMALLEST + _ROUNDING * given.mean(axis=1, dtype=np.float64) ** 2
+    slopes = np.where(known, covariance / np.where(known, variance, 1.0), 1.0)
+    return np.clip(slopes, -_LARGEST_SLOPE, _LARGEST_SLOPE)[:, None].astype(np.float64)

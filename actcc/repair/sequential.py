@@ -88,7 +88,8 @@ def repair(
     """Re-fit the layers of a rewritten network so that it does what the original does.
 
     Args:
-        rewritten: has the original's layers under the original's names.
+        rewritten: has tensors of the original under the original's names; what its layers give
+            under such a name they are fitted for.
         samples: calibration samples, or what a session is fed for each; no labels are used.
         memory_bytes: of tensors between layers; more is put on disk.
         seed: of the positions that are sampled.
@@ -160,7 +161,6 @@ class _Sweep:
     ) -> None:
         self._steps = steps
         self._repaired = repaired
-        self._references, _ = find_layers(original)
         self._count = len(samples)
         self._pool = pool
         self._row_bytes = int(memory_bytes * _SHARE_FOR_ROWS)
@@ -187,7 +187,7 @@ class _Sweep:
             self.refused[refit.layer.node] = "on no calibration sample are its values finite"
             return
         layer = refit.layer
-        reference = self._references[layer.writes].matrix
+        reference = None if refit.reference is None else refit.reference.matrix
         problem = Problem(refit, rows, layer.matrix, layer.offset, reference, self._steps)
         parts = list(self._pool.map(_fit, problem.split(_PARTS)))
         found = merge(parts, layer.groups)
@@ -249,9 +249,10 @@ class _Sweep:
         if joined is not None:
             wanted = target(theirs.values(joined.writes, index))
             wanted = wanted - target(ours.values(joined.other, index))
+        reference = refit.reference
         return Rows(
             columns(ours.values(layer.reads, index)),
-            columns(theirs.values(layer.reads, index)),
+            None if reference is None else columns(theirs.values(reference.reads, index)),
             target(theirs.values(refit.pre_activation, index)),
             None if added is None else target(ours.values(added.other, index)),
             wanted,
@@ -266,8 +267,9 @@ def _fit(problem: Problem) -> Fitted:
 
 def _original_reads(refit: Refit) -> list[str]:
     """Tensors of the original network that a fit needs."""
+    reads = [] if refit.reference is None else [refit.reference.reads]
     joined = [] if refit.joined is None else [refit.joined.writes]
-    return [refit.layer.reads, refit.pre_activation, *joined]
+    return list(dict.fromkeys([*reads, refit.pre_activation, *joined]))
 
 
 def _rewritten_reads(refit: Refit) -> list[str]:

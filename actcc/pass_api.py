@@ -272,7 +272,7 @@ def sites_of(graph: Graph, found: Pass) -> list[Site | Refusal]:
 
     def named(site: Site) -> Site:
         kind = site.kind or "+".join(dict.fromkeys(graph.node(name).op for name in site.nodes))
-        return replace(site, kind=kind, id=f"{found.name}:{site.writes}")
+        return replace(site, kind=kind, id=f"{found.name}:{site.id}")
 
     return [named(site) if isinstance(site, Site) else site for site in sites]
 

@@ -25,7 +25,8 @@ class Site:
         writes: the tensor that leaves; it keeps its name under every candidate.
         kind: what is there, for tables: "Silu", "inverted residual".
         facts: what the pass wants to remember of it; JSON values.
-        id: unique in the graph; `<pass>:<writes>`, set when the pass is run.
+        id: unique in the graph; `<pass>:<writes>`, set when the pass is run. A pass with several
+            sites that write one tensor gives each a name of its own to stand for `<writes>`.
     """
 
     nodes: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actcc.passes.collapse_convolutions import CollapseConvolutions
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.fold_batch_norm import FoldBatchNorm
 from actcc.passes.fold_constants import FoldConstants
@@ -17,7 +18,12 @@ from actcc.passes.swap_activation import SwapActivation
 if TYPE_CHECKING:
     from actcc.pass_api import NormalizingPass, Pass
 
-BUILT_IN: tuple[type[Pass], ...] = (SwapActivation, MoveActivation, DropActivation)
+BUILT_IN: tuple[type[Pass], ...] = (
+    SwapActivation,
+    MoveActivation,
+    DropActivation,
+    CollapseConvolutions,
+)
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.
 NORMALIZING: tuple[type[NormalizingPass], ...] = (

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actcc.passes.collapse_convolutions import CollapseConvolutions
+from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.fold_batch_norm import FoldBatchNorm
 from actcc.passes.fold_constants import FoldConstants
 from actcc.passes.freeze_initializers import FreezeInitializers
 from actcc.passes.inline_functions import InlineFunctions
 from actcc.passes.move_activation import MoveActivation
+from actcc.passes.prune_branch import PruneBranch
 from actcc.passes.remove_identity import RemoveIdentity
+from actcc.passes.remove_squeeze_excite import RemoveSqueezeExcite
 from actcc.passes.simplify import Simplify
 from actcc.passes.swap_activation import SwapActivation
 
@@ -23,6 +26,9 @@ BUILT_IN: tuple[type[Pass], ...] = (
     MoveActivation,
     DropActivation,
     CollapseConvolutions,
+    CollapseMatrixProducts,
+    RemoveSqueezeExcite,
+    PruneBranch,
 )
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.

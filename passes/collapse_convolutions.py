@@ -24,13 +24,24 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 
-from actcc.blocks import Chain, Link, find_chains
+from actcc.blocks import Chain, Link, find_chains, residual_of
 from actcc.errors import PassError
 from actcc.graph import Graph, Node
-from actcc.linear.addition import add
-from actcc.linear.composition import composed_axis, composition_inside, composition_obstacle
-from actcc.linear.convolution import Axis, Convolution, Obstacle, identity
-from actcc.linear.reading import Types, as_operands, convolution_of, element_of, spatial_sizes
+from actcc.linear import (
+    Axis,
+    Convolution,
+    Obstacle,
+    Types,
+    add,
+    as_operands,
+    composed_axis,
+    composition_inside,
+    composition_obstacle,
+    convolution_of,
+    element_of,
+    identity,
+    spatial_sizes,
+)
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Refusal, Site
 from actcc.targets import Target
@@ -101,7 +112,7 @@ def _sites(graph: Graph, links: Chain, types: Types) -> Iterator[Site | Refusal]
         return
     axes, _ = _outline([c for c in found if isinstance(c, Convolution)])
     nodes = [name for link in links[:-1] for name in link.nodes] + [last.layer]
-    residual = _residual(graph, first, last)
+    residual = residual_of(graph, links)
     facts = {
         "layers": "\n".join(link.layer for link in links),
         "kernel": "x".join(str(axis.kernel) for axis in axes),
@@ -175,14 +186,3 @@ def _positions(graph: Graph, link: Link) -> int | None:
     shape = graph.shape(link.gives)
     sizes = [] if shape is None else [size for size in shape[2:] if isinstance(size, int)]
     return math.prod(sizes) if shape is not None and len(sizes) == len(shape) - 2 else None
-
-
-def _residual(graph: Graph, first: Link, last: Link) -> Node | None:
-    """The Add of what the first layer reads to what the last one gives, if that is all its use."""
-    given = graph.tensor(last.gives)
-    readers = graph.consumers(given)
-    if not last.is_bare or len(readers) != 1 or graph.is_output(given):
-        return None
-    names = sorted(tensor.name for tensor in readers[0].inputs)
-    same = readers[0].op == "Add" and names == sorted([first.reads, last.gives])
-    return readers[0] if same and graph.shape(first.reads) == graph.shape(last.gives) else None

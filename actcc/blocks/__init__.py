@@ -2,5 +2,15 @@
 
 from actcc.blocks.chains import Chain, Link, find_chains
 from actcc.blocks.gates import Gate, find_gates
+from actcc.blocks.kinds import Block, find_blocks, residual_of
 
-__all__ = ["Chain", "Gate", "Link", "find_chains", "find_gates"]
+__all__ = [
+    "Block",
+    "Chain",
+    "Gate",
+    "Link",
+    "find_blocks",
+    "find_chains",
+    "find_gates",
+    "residual_of",
+]

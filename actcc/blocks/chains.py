@@ -3,8 +3,8 @@
     layer → activation, squeeze-and-excitation, or nothing → layer → …
 
 Found by structure and not by names. Activations may be spelled in any way; a MatMul has its bias in
-the Add behind it. Chains are what blocks are made of (an inverted residual is one of three), and
-what collapses.
+the Add behind it; a quantize/dequantize pair is passed over. Chains are what blocks are made of (an
+inverted residual is one of three), and what collapses.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ class _Walk:
                 if not self._read_by(tensor, inside):
                     break
                 gated, tensor = True, self._graph.tensor(gate.writes)
+            elif pair := self._quantization(tensor):
+                inside = [node.name for node in pair]
+                tensor = pair[-1].outputs[0]
             else:
                 break
             nodes += inside
@@ -134,6 +137,17 @@ class _Walk:
         alone = self._read_by(written, [readers[0].name])
         constant = len(others) == 1 and self._graph.constant(others[0]) is not None
         return readers[0] if alone and constant else None
+
+    def _quantization(self, tensor: Tensor) -> list[Node]:
+        """The QuantizeLinear and DequantizeLinear that a tensor alone passes through."""
+        pair: list[Node] = []
+        for op in ("QuantizeLinear", "DequantizeLinear"):
+            readers = self._graph.consumers(tensor)
+            if len(readers) != 1 or readers[0].op != op or self._graph.is_output(tensor):
+                return []
+            pair.append(readers[0])
+            tensor = readers[0].outputs[0]
+        return pair
 
     def _read_by(self, tensor: Tensor, names: Collection[str]) -> bool:
         """Whether these nodes alone read a tensor."""

@@ -1,12 +1,24 @@
 """The algebra of linear layers: read from nodes, composed, added, written back."""
 
 from actcc.linear.addition import add, added_weights, common_axis
+from actcc.linear.branches import (
+    LARGER,
+    Branch,
+    branch_convolution,
+    branch_weights,
+    is_alone,
+    is_sum,
+    is_whole_sum,
+    parallel_branches,
+    terms_of,
+)
 from actcc.linear.composition import (
     compose,
     composed_axis,
     composed_weights,
     composition_inside,
     composition_obstacle,
+    largest_composed,
 )
 from actcc.linear.convolution import (
     Axis,
@@ -20,7 +32,14 @@ from actcc.linear.convolution import (
     regrouped,
     spread,
 )
-from actcc.linear.matrix import AffineMap, FullyConnected, compose_maps, fully_connected
+from actcc.linear.folding import fold_batch_norm, without_batch_norms
+from actcc.linear.matrix import (
+    AffineMap,
+    FullyConnected,
+    compose_maps,
+    fully_connected,
+    largest_composed_map,
+)
 from actcc.linear.reading import (
     Types,
     as_operands,
@@ -33,8 +52,10 @@ from actcc.linear.reading import (
 )
 
 __all__ = [
+    "LARGER",
     "AffineMap",
     "Axis",
+    "Branch",
     "Convolution",
     "FullyConnected",
     "Obstacle",
@@ -44,6 +65,8 @@ __all__ = [
     "added_weights",
     "as_operands",
     "average",
+    "branch_convolution",
+    "branch_weights",
     "common_axis",
     "compose",
     "compose_maps",
@@ -54,13 +77,22 @@ __all__ = [
     "convolution_of",
     "element_of",
     "fits",
+    "fold_batch_norm",
     "fully_connected",
     "identity",
+    "is_alone",
     "is_convolution",
+    "is_sum",
+    "is_whole_sum",
+    "largest_composed",
+    "largest_composed_map",
     "on_axes",
+    "parallel_branches",
     "per_channel",
     "regrouped",
     "spatial_sizes",
     "spread",
+    "terms_of",
     "training_obstacle",
+    "without_batch_norms",
 ]

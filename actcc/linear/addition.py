@@ -4,8 +4,8 @@
 
 once all kernels have the same taps: each is laid, with zeros around and between its own, into the
 smallest kernel that has them all (RepVGG, Ding et al. 2021, section 3.3, where a kernel of one tap
-goes to the centre of one of 3×3). Strides have to be equal, and the numbers of outputs; pads need not
-be written alike. Groups: those that all have in common.
+goes to the centre of one of 3×3). Strides have to be equal, and the numbers of outputs; pads need
+not be written alike. Groups: those that all have in common.
 """
 
 from __future__ import annotations

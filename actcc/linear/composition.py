@@ -2,16 +2,17 @@
 
 With z = first(x) and y = second(z), along one spatial axis,
 
-    y[o] = Σ_u Σ_t w₂[u] · w₁[t] · x[s₁·s₂·o + s₁·(u·d₂ − b₂) + t·d₁ − b₁]  +  Σ_u w₂[u] · bias₁ + bias₂
+    y[o] = Σ_u Σ_t w₂[u]·w₁[t] · x[s₁·s₂·o + s₁·(u·d₂ − b₂) + t·d₁ − b₁] + Σ_u w₂[u]·bias₁ + bias₂
 
-which is a convolution of stride s₁·s₂ with pads (b₁ + s₁·b₂, a₁ + s₁·a₂) whose taps lie gcd(s₁·d₂, d₁)
-apart. Groups: those that both have in common, their greatest common divisor; channels between them
-are summed over (RepVGG, Ding et al. 2021, section 3.3 and Diverse Branch Block, Ding et al. 2021,
+which is a convolution of stride s₁·s₂ with pads (b₁ + s₁·b₂, a₁ + s₁·a₂) whose taps lie
+gcd(s₁·d₂, d₁) apart. Groups: the greatest common divisor of both. Channels between them are summed
+over (RepVGG, Ding et al. 2021, section 3.3 and Diverse Branch Block, Ding et al. 2021,
 section 3.2 are special cases).
 
-At the border the second convolution sees zeros, where the formula has first(x) continued beyond its
-outputs. They agree if (i) bias₁ is zero and (ii) kernels of the first that lie beyond its outputs do
-not touch the input any more: always with kernels of one tap, never with the usual padding of k/2.
+At the border the second convolution sees zeros, where the formula has first(x) continued beyond
+its outputs. They agree if (i) bias₁ is zero and (ii) kernels of the first that lie beyond its
+outputs do not touch the input any more: always with kernels of one tap, never with the usual
+padding of k/2.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from actcc.graph import Array
 from actcc.linear.convolution import Axis, Convolution, Obstacle, Sizes, on_axes, regrouped
 
 _BIAS = "the first layer has a bias and the second pads with zeros, where the bias is missing"
-_BORDER = "the second layer pads with zeros where the merged kernels would touch the input"
+_TOUCHES = "the second layer pads with zeros where the merged kernels would touch the input"
 
 
 def composed_axis(first: Axis, second: Axis) -> Axis:
@@ -51,6 +52,13 @@ def composed_weights(first: Convolution, second: Convolution) -> int:
     return first.inputs // groups * second.outputs * taps
 
 
+def largest_composed(first: Convolution, second: Convolution) -> float:
+    """A bound on the magnitude of the composition's weights and bias, without computing it."""
+    rows = np.abs(second.weights).reshape(second.outputs, -1).sum(axis=1)
+    largest = max(np.abs(first.weights).max(initial=0), np.abs(first.bias).max(initial=0))
+    return float((rows * largest + np.abs(second.bias)).max(initial=0))
+
+
 def composition_obstacle(first: Convolution, second: Convolution, sizes: Sizes) -> str:
     """Why the two do not compose into one convolution exactly; empty where they do.
 
@@ -60,13 +68,11 @@ def composition_obstacle(first: Convolution, second: Convolution, sizes: Sizes) 
     if first.rank != second.rank or first.outputs != second.inputs:
         return "what the first layer writes is not what the second reads"
     for one, two, size in zip(first.axes, second.axes, sizes, strict=True):
-        before, behind = two.before > 0, _reads_behind(one, two, size)
-        if (before or behind) and first.bias.any():
+        reads_beyond, touches = _border(one, two, size)
+        if reads_beyond and first.bias.any():
             return _BIAS
-        if before and one.reach - one.before - one.stride >= 0:
-            return _BORDER
-        if behind and _touches_behind(one, size):
-            return _BORDER
+        if touches:
+            return _TOUCHES
     return ""
 
 
@@ -92,13 +98,14 @@ def composition_inside(first: Convolution, second: Convolution) -> Convolution:
     weights = np.zeros(shape)
     for u in np.ndindex(*second.weights.shape[2:]):
         for t in np.ndindex(*first.weights.shape[2:]):
-            place = tuple(
+            place = [
                 (at * one.stride * two.dilation + within * one.dilation) // axis.dilation
                 for at, within, one, two, axis in zip(
                     u, t, first.axes, second.axes, axes, strict=True
                 )
-            )
-            weights[(..., *place)] += outer[(..., *u)] @ inner[(..., *t)]
+            ]
+            to, left, right = (..., *place), (..., *u), (..., *t)
+            weights[to] += outer[left] @ inner[right]
     taps = tuple(range(3, outer.ndim))
     between = first.bias.reshape(groups, -1, 1)
     bias = (outer.sum(axis=taps) @ between).reshape(-1) + second.bias
@@ -111,17 +118,31 @@ def _blocks(convolution: Convolution, groups: int) -> Array:
     return weights.reshape(groups, -1, *weights.shape[1:])
 
 
-def _reads_behind(first: Axis, second: Axis, size: int | None) -> bool:
-    """Whether the second one's last kernel reaches the zeros behind what the first writes."""
-    if second.after == 0 or size is None:
-        return second.after > 0
-    between = first.outputs(size)
-    last = (second.outputs(between) - 1) * second.stride - second.before + second.reach
-    return last >= between
-
-
-def _touches_behind(first: Axis, size: int | None) -> bool:
-    """Whether the kernel that would follow the first one's last output touches the input."""
+def _border(first: Axis, second: Axis, size: int | None) -> tuple[bool, bool]:
+    """Whether the second reads beyond what the first writes, and whether kernels of the first
+    would touch the input there.
+    """
     if size is None:
-        return first.after < first.reach
-    return first.outputs(size) * first.stride - first.before < size
+        before = [
+            at
+            for tap in range(second.kernel)
+            for at in range(tap * second.dilation - second.before, 0, second.stride)
+        ]
+        outside = bool(before) or second.after > 0
+        behind = second.after > 0 and first.after < first.reach
+        reaches = first.reach - first.before
+        return outside, behind or any(at * first.stride + reaches >= 0 for at in before)
+    between = first.outputs(size)
+    starts = range(-second.before, second.outputs(between) * second.stride, second.stride)
+    read = {
+        start + tap * second.dilation
+        for start in starts[: second.outputs(between)]
+        for tap in range(second.kernel)
+    }
+    beyond = read - set(range(between))
+    touches = any(
+        0 <= at * first.stride + tap * first.dilation - first.before < size
+        for at in beyond
+        for tap in range(first.kernel)
+    )
+    return bool(beyond), touches

@@ -6,8 +6,8 @@ Along one spatial axis a convolution of kernel k, stride s, dilation d and pads 
     o runs from 0 to ⌊(n − 1 + b + a − d·(k − 1)) / s⌋
 
 so that it is described by the places of its taps, −b, d − b, … relative to o·s, and by its
-*surplus* b + a − d·(k − 1), from which the number of outputs follows. Two convolutions with the same
-stride and surplus have equally many outputs whatever the size of the input.
+*surplus* b + a − d·(k − 1), from which the number of outputs follows. Two convolutions with the
+same stride and surplus have equally many outputs whatever the size of the input.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def spread(convolution: Convolution, axes: Sequence[Axis]) -> Convolution:
     """
     weights = np.zeros((*convolution.weights.shape[:2], *(axis.kernel for axis in axes)))
     narrow = convolution.axes
-    places = (wide.places_of(own) for wide, own in zip(axes, narrow, strict=True))
-    weights[(slice(None), slice(None), *places)] = convolution.weights
+    places = [wide.places_of(own) for wide, own in zip(axes, narrow, strict=True)]
+    inside = (slice(None), slice(None), *places)
+    weights[inside] = convolution.weights
     return on_axes(weights, convolution.bias, axes, convolution.groups)

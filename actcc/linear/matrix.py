@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
+from actcc.linear.branches import is_alone
 from actcc.linear.convolution import Obstacle
 from actcc.linear.reading import Types
 
@@ -56,6 +57,13 @@ def compose_maps(first: AffineMap, second: AffineMap) -> AffineMap:
     return AffineMap(first.weights @ second.weights, first.bias @ second.weights + second.bias)
 
 
+def largest_composed_map(first: AffineMap, second: AffineMap) -> float:
+    """A bound on the magnitude of the composition's weights and bias, without computing it."""
+    rows = np.abs(second.weights).sum(axis=0)
+    largest = max(np.abs(first.weights).max(initial=0), np.abs(first.bias).max(initial=0))
+    return float((rows * largest + np.abs(second.bias)).max(initial=0))
+
+
 def fully_connected(graph: Graph, node: Node, types: Types) -> FullyConnected | Obstacle:
     """The layer that begins with `node`, a Gemm or MatMul, or why it is none."""
     if node.domain not in _ONNX:
@@ -69,8 +77,10 @@ def fully_connected(graph: Graph, node: Node, types: Types) -> FullyConnected | 
     outputs = wide.shape[1]
     plain = AffineMap(wide, np.zeros(outputs))
     found = FullyConnected((node,), node.inputs[0], node.outputs[0], plain, weights.dtype)
-    behind = _sole_reader(graph, node.outputs[0])
-    if behind is None or behind.op != "Add" or behind.domain not in _ONNX or graph.opset < 7:
+    if graph.opset < 7 or not is_alone(graph, found.result):
+        return found
+    behind = found.result.outputs[0]
+    if behind.op != "Add" or behind.domain not in _ONNX:
         return found
     other = behind.inputs[0 if behind.inputs[1] is node.outputs[0] else 1]
     bias = graph.constant(other)
@@ -112,11 +122,3 @@ def _is_row(bias: Array, outputs: int, rank: int | None) -> bool:
 def _rank(tensor: Tensor, types: Types) -> int | None:
     found = types.get(tensor.name)
     return None if found is None or found.shape is None else len(found.shape)
-
-
-def _sole_reader(graph: Graph, tensor: Tensor) -> Node | None:
-    alone = len(tensor.outputs) == 1 and not graph.is_output(tensor)
-    if not alone or graph.is_read_in_subgraph(tensor):
-        return None
-    reader: Node = tensor.outputs[0]
-    return reader

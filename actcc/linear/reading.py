@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from actcc.errors import PassError
 from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.shapes import TensorType
 from actcc.linear.convolution import (
@@ -69,10 +70,16 @@ def training_obstacle(graph: Graph, node: Node) -> str:
     return ""
 
 
-def element_of(graph: Graph, node: Node) -> np.dtype[Any] | None:
-    """Element type of a layer's constant weights; None where they are not constant."""
-    weights = graph.constant(node.inputs[1])
-    return None if weights is None else weights.dtype
+def element_of(graph: Graph, node: Node) -> np.dtype[Any]:
+    """Element type of a layer's weights.
+
+    Raises:
+        PassError: they are not constant; `convolution_of` tells before.
+    """
+    weights: Array | None = graph.constant(node.inputs[1])
+    if weights is None:
+        raise PassError(f"the weights of '{node.name}' are not constant; read the layer first")
+    return np.dtype(weights.dtype)
 
 
 def as_operands(

@@ -16,6 +16,8 @@ from actcc.repair.ridge import NormalEquations, input_slopes, output_slopes
 STRENGTH = 0.1
 # Where no activation stands behind a layer, what it gives is often an output itself.
 STRENGTH_AT_OUTPUTS = 0.03
+# Of a layer that a rewrite made: what it starts from is worth less than weights that were trained.
+STRENGTH_OF_MADE = 0.03
 ROUNDS = 4
 # Of all samples together, positions that a layer is fitted on at least.
 LEAST_ROWS = 4096
@@ -170,8 +172,7 @@ def fit(problem: Problem) -> Fitted:
     """New weights for a layer: affine fit, ridge fit, and rounds of the asymmetric fit."""
     refit, rows = problem.refit, problem.rows
     added = 0.0 if rows.added is None else rows.added
-    strength = STRENGTH if refit.after is not None else STRENGTH_AT_OUTPUTS
-    equations = NormalEquations(rows.inputs, strength)
+    equations = NormalEquations(rows.inputs, _strength(refit))
     target, gain = rows.pre_activation, np.ones(problem.offset.shape, np.float32)
     weights, bias = _anchor(problem, equations, target - added), problem.offset
     if refit.swapped and problem.steps.affine:
@@ -200,6 +201,12 @@ def fit(problem: Problem) -> Fitted:
         results = (refit.after(given), after)
     missed = [_energy(ideal - result, centred=refit.offset_is_free) for result in results]
     return Fitted(*found, np.array(missed), _energy(ideal, centred=True))
+
+
+def _strength(refit: Refit) -> float:
+    if refit.reference is None:
+        return STRENGTH_OF_MADE
+    return STRENGTH if refit.after is not None else STRENGTH_AT_OUTPUTS
 
 
 def _anchor(problem: Problem, equations: NormalEquations, target: Array) -> Array:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from actcc.activations import find_activations
-from actcc.graph import Graph, Shape, static_types
+from actcc.blocks import Block, find_blocks
+from actcc.estimators.nn_mass import nn_mass
+from actcc.graph import Graph, Shape, extract, static_types
 from actcc.graph.macs import count_macs, count_parameters
+from actcc.neighbourhood import neighbouring_nodes
 from actcc.normalize import normalize
 from actcc.pass_api import discover, find_sites, select_passes
 from actcc.prices import LayerTime, Source
-from actcc.site import Refusal
+from actcc.site import Refusal, Site
 from actcc.targets import Target, load_target
 from actcc.validity import require_valid
 
@@ -30,20 +33,44 @@ class SiteRow:
 
 
 @dataclass(frozen=True)
+class BlockRow:
+    """Blocks of one kind and shape.
+
+    Attributes:
+        macs: products of one of them; None where a shape is not known.
+        nn_mass: of one of them, with the layers around it that a skip connection joins.
+    """
+
+    kind: str
+    shapes: str
+    has_gate: bool
+    has_residual: bool
+    macs: int | None
+    nn_mass: float
+    count: int
+
+
+@dataclass(frozen=True)
 class Inspection:
-    """What `actcc inspect` shows; latencies in nanoseconds, sizes in bytes."""
+    """What `actcc inspect` shows; latencies in nanoseconds, sizes in bytes.
+
+    Attributes:
+        nn_mass: of the whole network; see `actcc.estimators.nn_mass`.
+    """
 
     model: str
     opset: int
     nodes: int
     parameters: int
     macs: int
+    nn_mass: float
     target: str
     tool: str
     source: Source
     latency_ns: float
     peak_bytes: int | None
     sites: tuple[SiteRow, ...]
+    blocks: tuple[BlockRow, ...]
     layers: tuple[LayerTime, ...]
     refusals: tuple[tuple[str, Refusal], ...]
 
@@ -81,15 +108,33 @@ def inspect_model(
         nodes=sum(1 for _ in graph.nodes()),
         parameters=count_parameters(graph),
         macs=count_macs(graph),
+        nn_mass=nn_mass(graph),
         target=chosen.name,
         tool=timing.tool,
         source=timing.source,
         latency_ns=timing.latency_ns,
         peak_bytes=timing.peak_bytes,
         sites=tuple(SiteRow(*key, count) for key, count in rows.most_common()),
+        blocks=_block_rows(graph),
         layers=tuple(chosen.backend.layers(graph)),
         refusals=survey.refusals,
     )
+
+
+def _block_rows(graph: Graph) -> tuple[BlockRow, ...]:
+    """Blocks that look alike in one row, those with the most work first."""
+    rows: dict[tuple[Any, ...], list[Block]] = {}
+    for block in find_blocks(graph):
+        key = (block.kind, block.shapes, block.has_gate, block.has_residual, block.macs)
+        rows.setdefault(key, []).append(block)
+    found = [BlockRow(*key, _mass(graph, blocks[0]), len(blocks)) for key, blocks in rows.items()]
+    return tuple(sorted(found, key=lambda row: -(row.macs or 0) * row.count))
+
+
+def _mass(graph: Graph, block: Block) -> float:
+    first, last = (graph.node(name) for name in (block.nodes[0], block.nodes[-1]))
+    around = neighbouring_nodes(graph, Site(block.nodes, first.inputs[0], last.outputs[0]))
+    return nn_mass(extract(graph, around, static=False))
 
 
 def list_passes(plugins: Sequence[str | Path] = ()) -> list[dict[str, str]]:

@@ -28,7 +28,8 @@ def render_inspection(found: Inspection, *, top: int, explain: bool) -> None:
         titled(
             str(found.model),
             f": opset {found.opset}, {found.nodes} nodes, "
-            f"{found.parameters / 1e6:.2f} M parameters, {found.macs / 1e6:.1f} M MACs",
+            f"{found.parameters / 1e6:.2f} M parameters, {found.macs / 1e6:.1f} M MACs, "
+            f"NN-Mass {found.nn_mass:.4g}",
         )
     )
     console.print(
@@ -42,11 +43,30 @@ def render_inspection(found: Inspection, *, top: int, explain: bool) -> None:
         shape = "×".join(str(d) for d in row.shape)
         sites.add_row(row.activation, row.spelling, shape, str(row.count))
     console.print(sites)
+    if found.blocks:
+        console.print(_blocks(found, top))
     console.print(_operators(found, top))
     console.print(_layers(found, top))
     if explain:
         for name, refusal in found.refusals:
             console.print(f"{name}: {refusal.subject}: {refusal.reason}", soft_wrap=True)
+
+
+def _blocks(found: Inspection, top: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=f"{sum(r.count for r in found.blocks)} blocks")
+    for column in ("block", "layers", "with", "places", "M MACs each", "NN-Mass"):
+        numeric = column in ("places", "M MACs each", "NN-Mass")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in found.blocks[:top]:
+        parts = {"squeeze-excite": row.has_gate, "residual": row.has_residual}
+        having = ", ".join(name for name, there in parts.items() if there)
+        macs = "not known" if row.macs is None else f"{row.macs / 1e6:.2f}"
+        mass = f"{row.nn_mass:.4g}"
+        table.add_row(row.kind, row.shapes, having, str(row.count), macs, mass)
+    rest = found.blocks[top:]
+    if rest:
+        table.add_row(f"{len(rest)} other shapes", "", "", str(sum(r.count for r in rest)), "", "")
+    return table
 
 
 def _operators(found: Inspection, top: int) -> Table:

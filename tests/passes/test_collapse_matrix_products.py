@@ -1,0 +1,106 @@
+"""MLPs as one layer, or narrower, and what the repair makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from actcc.graph import Graph
+from actcc.pass_api import OfferedSite, apply_candidates, find_sites
+from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
+from actcc.repair import repair
+from actcc.runtime import run, session
+from actcc.targets import load_target
+
+COLLAPSE = CollapseMatrixProducts()
+INNER = 64
+BODIES = {
+    "MatMul": "m = MatMul(x, up) a = Add(m, bias) g = Elu(a) n = MatMul(g, down) y = Add(n, shift)",
+    "Gemm": "a = Gemm(x, up, bias) g = Elu(a) y = Gemm(g, down, shift)",
+    "transposed": (
+        "a = Gemm <transB = 1> (x, turned, bias) g = Elu(a) y = Gemm <alpha = 0.5> (g, down, shift)"
+    ),
+}
+
+
+def mlp(body: str, act: str = "Elu", above: float = 0.0) -> Graph:
+    random = np.random.default_rng(0)
+    up = (random.standard_normal((16, INNER)) / 4).astype(np.float32)
+    down = (random.standard_normal((INNER, 8)) / 8).astype(np.float32)
+    constants = {
+        "up": up,
+        "turned": np.ascontiguousarray(up.T),
+        "bias": (above + 0.3 * random.standard_normal(INNER)).astype(np.float32),
+        "down": down,
+        "shift": (0.3 * random.standard_normal(8)).astype(np.float32),
+    }
+    text = f"mlp (float[5,16] x) => (float[5,8] y) {{ {body.replace('Elu', act)} }}"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(v, n) for n, v in constants.items() if n in used
+    )
+    return Graph.load(model)
+
+
+def offered(graph: Graph) -> OfferedSite:
+    (site,) = find_sites(graph, [COLLAPSE], load_target("npu1")).sites
+    return site
+
+
+def feeds(count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    random = np.random.default_rng(seed)
+    return [{"x": random.standard_normal((5, 16)).astype(np.float32)} for _ in range(count)]
+
+
+def outputs(graph: Graph, samples: list[dict[str, np.ndarray]]) -> np.ndarray:
+    runner = session(graph)
+    return np.stack([run(runner, sample)["y"] for sample in samples])
+
+
+@pytest.mark.parametrize("body", sorted(BODIES))
+def test_one_layer_is_the_mlp_where_the_activation_does_nothing(body: str) -> None:
+    graph = mlp(BODIES[body], act="Relu", above=10.0)
+    site = offered(graph)
+    merged = apply_candidates(graph, [COLLAPSE], [(site, "one layer")])
+    assert sum(node.op in ("Gemm", "MatMul") for node in merged.nodes()) == 1
+    samples = feeds(3, 0)
+    expected = outputs(graph, samples)
+    assert np.abs(outputs(merged, samples) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("body", sorted(BODIES))
+def test_units_whose_weights_are_zero_can_go(body: str) -> None:
+    graph = mlp(BODIES[body])
+    product = [n for n in graph.nodes() if n.op in ("Gemm", "MatMul")][-1]
+    down = graph.constant(product.inputs[1]).copy()
+    down[::2] = 0
+    graph.set_input(product, 1, down)
+    narrow = apply_candidates(graph, [COLLAPSE], [(offered(graph), "half the width")])
+    weights = [graph.constant(n.inputs[1]) for n in narrow.nodes() if n.op in ("Gemm", "MatMul")]
+    assert sum(w.size for w in weights if w is not None) == (16 + 8) * INNER // 2
+    samples = feeds(3, 0)
+    expected = outputs(graph, samples)
+    assert np.abs(outputs(narrow, samples) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("candidate", ["one layer", "half the width", "a quarter of the width"])
+@pytest.mark.parametrize("body", sorted(BODIES))
+def test_the_repair_brings_it_closer(body: str, candidate: str) -> None:
+    graph = mlp(BODIES[body])
+    other = apply_candidates(graph, [COLLAPSE], [(offered(graph), candidate)])
+    repaired = repair(graph, other, feeds(80, 0)).graph
+    samples = feeds(40, 1)
+    expected = outputs(graph, samples)
+    before, after = (
+        float(np.square(outputs(g, samples) - expected).mean() / expected.var())
+        for g in (other, repaired)
+    )
+    assert after < 0.25
+    assert after < 0.7 * before
+
+
+def test_layers_without_an_activation_between_are_no_site() -> None:
+    graph = mlp("a = Gemm(x, up, bias) y = Gemm(a, down, shift)")
+    assert find_sites(graph, [COLLAPSE], load_target("npu1")).sites == ()

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
+from actcc.linear import training_obstacle
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
 
@@ -54,7 +55,7 @@ class _Refused:
 
 
 def _fold(graph: Graph, batch_norm: Node) -> Node | _Refused:
-    problem = _not_in_inference(graph, batch_norm)
+    problem = training_obstacle(graph, batch_norm)
     if problem:
         return _Refused(problem)
     between = batch_norm.inputs[0]
@@ -88,18 +89,6 @@ def _fold(graph: Graph, batch_norm: Node) -> Node | _Refused:
     _rewrite(graph, layer, new_weights, bias_tensor, new_bias)
     graph.bypass(Site([batch_norm], between, batch_norm.outputs[0]), between)
     return layer
-
-
-def _not_in_inference(graph: Graph, node: Node) -> str:
-    if node.attrs.get("training_mode", 0) or any(
-        tensor.outputs or graph.is_output(tensor) for tensor in node.outputs[1:]
-    ):
-        return "it is in training mode"
-    if graph.opset < 7 and not node.attrs.get("is_test", 0):
-        return "it is in training mode (is_test is not set)"
-    if graph.opset < 9 and not node.attrs.get("spatial", 1):
-        return "its statistics are not per channel (spatial is 0)"
-    return ""
 
 
 def _bias(layer: Node) -> Tensor | None:

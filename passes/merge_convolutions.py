@@ -92,7 +92,7 @@ def _obstacle(graph: Graph, first: Node, second: Node, types: Types) -> str:
     problem = composition_obstacle(*pair, spatial_sizes(first.inputs[0], pair[0].rank, types))
     if not problem and composed_weights(*pair) > _MOST_WEIGHTS:
         return f"one convolution would have {composed_weights(*pair):,} weights"
-    if not problem and largest_composed(*pair) > np.finfo(element_of(graph, second)).max:
+    if not problem and largest_composed(*pair) > float(np.finfo(element_of(graph, second)).max):
         return "the merged weights may overflow"
     return problem
 

@@ -104,6 +104,6 @@ def _pair(
         return Obstacle("what the first layer writes is also read elsewhere")
     if first.element != second.element:
         return Obstacle("their weights are of different types")
-    if largest_composed_map(first.map, second.map) > np.finfo(first.element).max:
+    if largest_composed_map(first.map, second.map) > float(np.finfo(first.element).max):
         return Obstacle("the merged weights may overflow")
     return first, second

@@ -98,13 +98,14 @@ def composition_inside(first: Convolution, second: Convolution) -> Convolution:
     weights = np.zeros(shape)
     for u in np.ndindex(*second.weights.shape[2:]):
         for t in np.ndindex(*first.weights.shape[2:]):
-            place = tuple(
+            place = [
                 (at * one.stride * two.dilation + within * one.dilation) // axis.dilation
                 for at, within, one, two, axis in zip(
                     u, t, first.axes, second.axes, axes, strict=True
                 )
-            )
-            weights[(..., *place)] += outer[(..., *u)] @ inner[(..., *t)]
+            ]
+            to, left, right = (..., *place), (..., *u), (..., *t)
+            weights[to] += outer[left] @ inner[right]
     taps = tuple(range(3, outer.ndim))
     between = first.bias.reshape(groups, -1, 1)
     bias = (outer.sum(axis=taps) @ between).reshape(-1) + second.bias

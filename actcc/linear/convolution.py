@@ -164,6 +164,7 @@ def spread(convolution: Convolution, axes: Sequence[Axis]) -> Convolution:
     """
     weights = np.zeros((*convolution.weights.shape[:2], *(axis.kernel for axis in axes)))
     narrow = convolution.axes
-    places = (wide.places_of(own) for wide, own in zip(axes, narrow, strict=True))
-    weights[(slice(None), slice(None), *places)] = convolution.weights
+    places = [wide.places_of(own) for wide, own in zip(axes, narrow, strict=True)]
+    inside = (slice(None), slice(None), *places)
+    weights[inside] = convolution.weights
     return on_axes(weights, convolution.bias, axes, convolution.groups)

@@ -76,10 +76,10 @@ def element_of(graph: Graph, node: Node) -> np.dtype[Any]:
     Raises:
         PassError: they are not constant; `convolution_of` tells before.
     """
-    weights = graph.constant(node.inputs[1])
+    weights: Array | None = graph.constant(node.inputs[1])
     if weights is None:
         raise PassError(f"the weights of '{node.name}' are not constant; read the layer first")
-    return weights.dtype
+    return np.dtype(weights.dtype)
 
 
 def as_operands(

@@ -192,14 +192,16 @@ DENSE = RANDOM.standard_normal((4, 4, 3, 3))
 POINT = RANDOM.standard_normal((6, 4, 1, 1))
 
 
+def conv(inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node("Conv", inputs, [output], **attributes)
+
+
 def net(first: Array, second: Array, **changes: Any) -> Graph:
     """Two 2-d convolutions without padding or bias, with some things changed."""
     weights = {"w": first, "v": second, **changes.pop("weights", {})}
     nodes = [
-        helper.make_node(
-            "Conv", ["x", "w", *changes.pop("bias", [])], ["a"], **changes.pop("one", {})
-        ),
-        helper.make_node("Conv", ["a", "v"], ["y"], **changes.pop("two", {})),
+        conv(["x", "w", *changes.pop("bias", [])], "a", **changes.pop("one", {})),
+        conv(["a", "v"], "y", **changes.pop("two", {})),
         *changes.pop("more", []),
     ]
     shape = (1, changes.pop("channels", first.shape[1]), 9, 9)
@@ -282,11 +284,8 @@ def test_weights_that_a_caller_may_override_stop_it() -> None:
 def test_quantized_weights_stop_it() -> None:
     dequantize = helper.make_node("DequantizeLinear", ["q", "scale"], ["w"])
     weights = {"v": POINT, "scale": np.array(0.1)}
-    conv = [
-        helper.make_node("Conv", ["x", "w"], ["a"]),
-        helper.make_node("Conv", ["a", "v"], ["y"]),
-    ]
-    proto = model_of([dequantize, *conv], (1, 4, 9, 9), weights).to_proto()
+    nodes = [dequantize, conv(["x", "w"], "a"), conv(["a", "v"], "y")]
+    proto = model_of(nodes, (1, 4, 9, 9), weights).to_proto()
     values = np.ones((4, 4, 3, 3), np.int8)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(values, "q"))
     assert "not constant" in refusal(Graph.load(proto))

@@ -32,6 +32,7 @@ from actcc.linear.convolution import (
     regrouped,
     spread,
 )
+from actcc.linear.folding import fold_batch_norm, without_batch_norms
 from actcc.linear.matrix import (
     AffineMap,
     FullyConnected,
@@ -76,6 +77,7 @@ __all__ = [
     "convolution_of",
     "element_of",
     "fits",
+    "fold_batch_norm",
     "fully_connected",
     "identity",
     "is_alone",
@@ -92,4 +94,5 @@ __all__ = [
     "spread",
     "terms_of",
     "training_obstacle",
+    "without_batch_norms",
 ]

@@ -104,7 +104,7 @@ class Stage:
 
 
 SMALL = (Stage(8, 1), Stage(16, 2), Stage(24, 3))
-# RepVGG-A0 (Ding et al. 2021, table 2), with its classifier left out.
+# RepVGG-A0 (Ding et al. 2021, table 2).
 REPVGG_A0 = (Stage(48, 1), Stage(48, 2), Stage(96, 4), Stage(192, 14), Stage(1280, 1))
 BLOCKS = ("repvgg", "qarepvgg", "mobileone", "residual")
 

@@ -1,13 +1,17 @@
 """Networks as they are before their blocks are merged: training-time RepVGG, MobileOne and others.
 
+`python tests/structured_networks.py BLOCK FILE.onnx` writes one at full size, for 224×224 images.
+
 Weights are random, scaled so that activations keep their range; BatchNormalization has random
 statistics, as after training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -106,7 +110,18 @@ class Stage:
 SMALL = (Stage(8, 1), Stage(16, 2), Stage(24, 3))
 # RepVGG-A0 (Ding et al. 2021, table 2).
 REPVGG_A0 = (Stage(48, 1), Stage(48, 2), Stage(96, 4), Stage(192, 14), Stage(1280, 1))
+# MobileOne-S0 (Vasu et al. 2023, table 4), with three 3×3 branches and two of 1×1 a block.
+MOBILEONE_S0 = (Stage(48, 1), Stage(48, 2), Stage(128, 8), Stage(256, 10), Stage(1024, 1))
+RESNET18 = (Stage(64, 1), Stage(64, 2), Stage(128, 2), Stage(256, 2), Stage(512, 2))
 BLOCKS = ("repvgg", "qarepvgg", "mobileone", "residual")
+FULL_SIZE: Mapping[str, Sequence[Stage]] = MappingProxyType(
+    {
+        "repvgg": REPVGG_A0,
+        "qarepvgg": REPVGG_A0,
+        "mobileone": MOBILEONE_S0,
+        "residual": RESNET18,
+    }
+)
 
 
 def network_of_blocks(
@@ -124,3 +139,7 @@ def network_of_blocks(
     weights = build.weight(build.random.standard_normal((inputs, 10)) / np.sqrt(inputs))
     build.add("MatMul", pooled, weights, output="classes")
     return build.model((1, 3, size, size), {"classes": (1, 10)})
+
+
+if __name__ == "__main__":
+    onnx.save(network_of_blocks(sys.argv[1], FULL_SIZE[sys.argv[1]], 224), sys.argv[2])

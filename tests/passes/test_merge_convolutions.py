@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from actcc import optimize
 from actcc.graph import Array, Graph, Interface, verify
 from actcc.graph.compare import compare
 from actcc.linear import as_operands, composition_inside, convolution_of
@@ -310,3 +312,27 @@ def test_layers_with_something_between_are_no_site() -> None:
     ]
     found = survey(model_of(nodes, (1, 4, 9, 9), {"w": DENSE}))
     assert found == Survey((), ())
+
+
+def test_a_merge_is_chosen_where_it_pays_and_not_where_it_does_not() -> None:
+    """Through many channels and back there are fewer products in one layer, and more elsewhere."""
+    random = np.random.default_rng(0)
+    weights = {
+        "wide": random.standard_normal((256, 128, 1, 1)),
+        "back": random.standard_normal((128, 256, 1, 1)),
+        "narrow": random.standard_normal((16, 128, 1, 1)),
+        "out": random.standard_normal((128, 16, 1, 1)),
+    }
+    nodes = [
+        conv(["x", "wide"], "a"),
+        conv(["a", "back"], "b"),
+        helper.make_node("Relu", ["b"], ["r"]),
+        conv(["r", "narrow"], "c"),
+        conv(["c", "out"], "y"),
+    ]
+    graph = model_of(nodes, (1, 128, 32, 32), weights)
+    with ThreadPoolExecutor(1) as pool:
+        options = {"skip": ("simplify",), "max_trials": 1, "cache": False}
+        chosen = optimize(graph.to_proto(), TARGET, executor=pool, **options).plan.chosen
+    assert chosen["merge-convolutions:b"] == "Conv"
+    assert chosen["merge-convolutions:y"] == "keep"

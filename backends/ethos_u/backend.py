@@ -22,6 +22,7 @@ from actcc.calibration import Sample
 from actcc.errors import ModelError
 from actcc.graph import Array, Graph
 from actcc.latency_models import Profile
+from actcc.linear import without_batch_norms
 from actcc.memory import MemoryProfile
 from actcc.prices import (
     LayerTime,
@@ -162,7 +163,8 @@ class EthosUBackend:
         Raises:
             PricingError: TFLite has no int8 operator for a node.
         """
-        return live_memory(model, lower(model))
+        folded = without_batch_norms(model)
+        return live_memory(folded, lower(folded))
 
     def layers(self, model: Graph) -> list[LayerTime]:
         """Latency by row of Vela's table, under the name of the ONNX node that it comes from.
@@ -186,7 +188,8 @@ class EthosUBackend:
             PricingError: TFLite or Vela does not know an operator, or a sample leads to a value
                 that is not finite.
         """
-        written = write_flatbuffer(lower(model, observed_ranges(model, samples)))
+        folded = without_batch_norms(model)
+        written = write_flatbuffer(lower(folded, observed_ranges(folded, samples)))
         return written, compile_network(written, self.settings, keep=True).model
 
     def _compile(self, found: Lowered) -> Compiled:
@@ -214,8 +217,9 @@ def lowered(graph: Graph) -> Lowered:
     Raises:
         PricingError: TFLite has no int8 operator for a node.
     """
-    network = lower(graph)
-    return Lowered(_nodes_by_tensor(graph, network), write_flatbuffer(network))
+    folded = without_batch_norms(graph)  # as every converter to TFLite does
+    network = lower(folded)
+    return Lowered(_nodes_by_tensor(folded, network), write_flatbuffer(network))
 
 
 def try_lowered(graph: Graph) -> Lowered | Unpriced:

@@ -1,4 +1,4 @@
-"""Conv, ConvTranspose, Gemm and MatMul in TFLite."""
+"""Conv, ConvTranspose, Gemm, MatMul and BatchNormalization in TFLite."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from actcc.backends.ethos_u.weights import put_weights
 from actcc.backends.ethos_u.windows import window_of
 from actcc.errors import PricingError
 from actcc.graph import Array, Node
+from actcc.linear import Obstacle, convolution_of
 
 Rule = Callable[[Builder, Step], None]
 
@@ -22,8 +23,27 @@ def convolution(builder: Builder, step: Step) -> None:
     """CONV_2D, or DEPTHWISE_CONV_2D where every group reads one channel."""
     node = step.node
     weights = _weights(builder, node)
+    _convolve(builder, step, weights, _bias(builder, node, 2), int(node.attrs.get("group", 1)))
+
+
+def batch_normalization(builder: Builder, step: Step) -> None:
+    """DEPTHWISE_CONV_2D of one tap, where no layer before it takes it in.
+
+    Raises:
+        PricingError: it is in training mode, its statistics are computed, or its input is no image.
+    """
+    found = convolution_of(builder.graph, step.node, builder.graph.types)
+    if isinstance(found, Obstacle) or found.rank != 2:
+        reason = found.reason if isinstance(found, Obstacle) else "its input is no image"
+        raise PricingError(f"node '{step.node.name}' (BatchNormalization): {reason}")
+    _convolve(builder, step, np.float32(found.weights), np.float32(found.bias), found.groups)
+
+
+def _convolve(
+    builder: Builder, step: Step, weights: Array, bias: Array | None, groups: int
+) -> None:
+    node = step.node
     window = window_of(builder, node, weights.shape[2:])
-    groups = int(node.attrs.get("group", 1))
     source = builder.arranged(builder.value(node.inputs[0]), CHANNELS_LAST)
     if window.explicit:
         source = padded(builder, source, window.before, window.after, step.writes)
@@ -46,7 +66,7 @@ def convolution(builder: Builder, step: Step) -> None:
         builder,
         arranged,
         axis,
-        _bias(builder, node, 2),
+        bias,
         builder.stored_quantization(source.index),
         node.outputs[0].name,
     )
@@ -212,6 +232,7 @@ def _dilated(node: Node) -> bool:
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
+        "BatchNormalization": batch_normalization,
         "Conv": convolution,
         "ConvTranspose": transposed_convolution,
         "Gemm": general_product,

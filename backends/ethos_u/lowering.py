@@ -25,7 +25,19 @@ _RULES: Mapping[str, Callable[[Builder, Step], None]] = MappingProxyType(
     {**contractions.RULES, **elementwise.RULES, **pooling.RULES, **shapes.RULES}
 )
 # TFLite's operators that carry a clamp with them.
-_FUSING = frozenset({"Add", "AveragePool", "Conv", "ConvTranspose", "Div", "Gemm", "Mul", "Sub"})
+_FUSING = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Conv",
+        "ConvTranspose",
+        "Div",
+        "Gemm",
+        "Mul",
+        "Sub",
+    }
+)
 
 
 def lower(graph: Graph, observed: Mapping[str, Range] | None = None) -> FlatNetwork:

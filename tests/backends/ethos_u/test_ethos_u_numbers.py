@@ -45,6 +45,12 @@ def _with_constant(op: str) -> Callable[[Builder], str]:
     return lambda b: b.add(op, "images", b.weight(1 + b.random.random((8, 1, 1))))
 
 
+def _batch_norm(b: Builder) -> str:
+    scale, shift, mean = b.random.standard_normal((3, 8))
+    statistics = (scale, shift, mean, b.random.uniform(0.5, 2, 8))
+    return b.add("BatchNormalization", "images", *(b.weight(each) for each in statistics))
+
+
 def _product(b: Builder) -> str:
     flat = b.add("Flatten", b.add("GlobalAveragePool", b.conv("images", 8, 32)))
     weight, bias = b.weight(b.random.standard_normal((10, 32))), b.weight(np.ones(10))
@@ -115,6 +121,7 @@ OPERATORS: dict[str, Callable[[Builder], str]] = {
     ),
     "transposed, VALID": lambda b: _transposed(b, 2, [0] * 4),
     "transposed, SAME": lambda b: _transposed(b, 4, [1] * 4),
+    "BatchNormalization": _batch_norm,
     "Gemm": _product,
     "MatMul with weights": _linear,
     "MatMul of two feature maps": _attention,

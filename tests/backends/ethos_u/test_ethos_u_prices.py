@@ -66,6 +66,18 @@ def test_every_profile_compiles(name: str) -> None:
     assert name in timing.tool
 
 
+def test_batch_normalization_behind_a_layer_costs_nothing() -> None:
+    build = Builder()
+    x = build.conv("images", 3, 16)
+    statistics = [build.weight(np.ones(16)) for _ in range(4)]
+    build.add("Relu", build.add("BatchNormalization", x, *statistics), output="y")
+    graph = Graph.load(build.model((1, 3, 16, 16), {"y": (1, 16, 16, 16)}))
+    backend = load_target("ethos-u55-256").backend
+    normalized, plain = backend.time_models([graph, network()])
+    assert normalized.latency_ns == plain.latency_ns
+    assert [node.op for node in graph.nodes()] == ["Conv", "BatchNormalization", "Relu"]
+
+
 def test_feature_maps_lie_in_the_sram_that_is_shared() -> None:
     (timing,) = load_target("ethos-u55-256").backend.time_models([network()])
     assert timing.peak_bytes is not None

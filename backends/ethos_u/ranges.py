@@ -1,7 +1,7 @@
 """Which values a tensor takes, and the int8 quantization that follows from it.
 
-With calibration samples the range of a tensor is the least and the greatest value that ONNX Runtime
-computes for it. Without them it is [-6, 6], and behind an activation the image of that: enough to
+With calibration samples the range of a tensor is the one of least error over what ONNX Runtime
+computes for it (`distribution`). Without them it is [-6, 6], and behind an activation the image of that: enough to
 price with, since an Ethos-U takes as long whatever the scales are, and never written to a file that
 is to be run.
 
@@ -19,13 +19,13 @@ import numpy as np
 import onnx
 
 from actcc.activations import Activation, Match, find_activations
+from actcc.backends.ethos_u.distribution import Distribution, Range
 from actcc.backends.ethos_u.network import Quantization, int8_range
 from actcc.calibration import Sample
 from actcc.errors import PricingError
 from actcc.graph import Array, Graph, Node
 from actcc.runtime import run, session
 
-Range = tuple[float, float]
 DEFAULT_RANGE: Range = (-6.0, 6.0)
 _GRID = 513
 
@@ -45,18 +45,34 @@ ONE_SCALE = frozenset({
 
 
 def observed_ranges(graph: Graph, samples: Iterable[Sample]) -> dict[str, Range]:
-    """The range over some samples of every float tensor of the main graph that int8 stands for:
-    of all but those inside an activation.
+    """The range for every float tensor of the main graph that int8 stands for, of all but those
+    inside an activation: that of least error over some samples.
 
     Raises:
         ModelError: ONNX Runtime cannot run the graph on them.
         PricingError: a value is not finite.
     """
+    matches = find_activations(graph)
+    runner = session(_with_all_outputs(graph, matches), optimise=False)
+    found: dict[str, Distribution] = {}
+    written = [tensor.name for node in graph.nodes() for tensor in node.outputs]
+    for sample in samples:
+        values = {**sample.inputs, **run(runner, sample.inputs)}
+        for name in (*sample.inputs, *written):  # the first that is not finite is to blame
+            if name in values and values[name].dtype.kind == "f" and values[name].size:
+                _require_finite(name, values[name], sample)
+                found.setdefault(name, Distribution()).add(values[name])
+    readers = _only_readers(graph, matches)
+    return {name: values.best_range(readers.get(name)) for name, values in found.items()}
+
+
+def _with_all_outputs(graph: Graph, matches: Sequence[Match]) -> onnx.ModelProto:
+    """The model with every float tensor as an output, but for those inside an activation."""
     model = graph.to_proto()
     known = {tensor.name for tensor in model.graph.output}
     inside = {
         tensor.name
-        for match in find_activations(graph)
+        for match in matches
         for node in match.nodes
         for tensor in node.outputs
         if tensor is not match.writes
@@ -66,27 +82,28 @@ def observed_ranges(graph: Graph, samples: Iterable[Sample]) -> dict[str, Range]
             wanted = tensor.name not in known | inside and not tensor.is_empty()
             if wanted and _is_float(graph, tensor.name):
                 model.graph.output.append(onnx.ValueInfoProto(name=tensor.name))
-    runner = session(model, optimise=False)
-    found: dict[str, Range] = {}
-    written = [tensor.name for node in graph.nodes() for tensor in node.outputs]
-    for sample in samples:
-        values = {**sample.inputs, **run(runner, sample.inputs)}
-        for name in (*sample.inputs, *written):  # the first that is not finite is to blame
-            if name in values and values[name].dtype.kind == "f" and values[name].size:
-                low, high = _finite_range(name, values[name], sample)
-                before = found.get(name, (low, high))
-                found[name] = (min(low, before[0]), max(high, before[1]))
+    return model
+
+
+def _only_readers(graph: Graph, matches: Sequence[Match]) -> dict[str, Activation]:
+    """The activation that alone reads a tensor, by the tensor's name."""
+    found: dict[str, Activation] = {}
+    for match in matches:
+        readers = {reader.name for reader in graph.consumers(match.reads)}
+        alone = readers <= {node.name for node in match.nodes}
+        # A slope for each channel is no function of the value.
+        if alone and not graph.is_output(match.reads) and match.activation.name != "PRelu":
+            found[match.reads.name] = match.activation
     return found
 
 
-def _finite_range(name: str, values: Array, sample: Sample) -> Range:
+def _require_finite(name: str, values: Array, sample: Sample) -> None:
     low, high = float(values.min()), float(values.max())
     if not math.isfinite(low + high):
         raise PricingError(
             f"tensor '{name}' takes the values {low:g} to {high:g} on sample '{sample.name}', for "
             "which int8 has no range; leave that sample out, or clamp the tensor in the model"
         )
-    return low, high
 
 
 def _is_float(graph: Graph, name: str) -> bool:

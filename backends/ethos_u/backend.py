@@ -91,7 +91,9 @@ class EthosUBackend:
 
     @property
     def cacheable(self) -> bool:
-        """No: a compilation takes a second, and depends on the weights as well."""
+        """No: neighbourhoods are kept by their structure, and a compilation depends on the weights
+        as well. Whole networks are kept (`actcc.price_cache.cached_network_times`).
+        """
         return False
 
     def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:

@@ -40,14 +40,15 @@ def _bin_centres() -> Array:
 class Distribution:
     """How often values were seen; of float32 precision."""
 
-    _counts: Array = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+    _counts: Array = field(default_factory=lambda: np.zeros(_BINS))
     _low: float = np.inf
     _high: float = -np.inf
 
-    def add(self, values: Array) -> None:
-        """Count finite values."""
+    def add(self, values: Array, weights: Array | None = None) -> None:
+        """Count finite values, each by its weight, which is broadcast; None for 1."""
         bits = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint32)
-        self._counts += np.bincount(bits >> np.uint32(_DROPPED_BITS), minlength=_BINS)
+        counted = None if weights is None else np.broadcast_to(weights, values.shape).reshape(-1)
+        self._counts += np.bincount(bits >> np.uint32(_DROPPED_BITS), counted, _BINS)
         self._low = min(self._low, float(values.min()))
         self._high = max(self._high, float(values.max()))
 
@@ -61,7 +62,7 @@ class Distribution:
         used = np.flatnonzero(self._counts)
         with np.errstate(invalid="ignore"):
             values = np.clip(_bin_centres()[used], self._low, self._high)
-        counts = self._counts[used].astype(np.float64)
+        counts = self._counts[used]
         step = np.maximum(np.abs(values), 1e-6) * _RELATIVE_STEP
         slopes = (read(values + step) - read(values - step)) / (2 * step)
         rounded = np.where(values == 0, 0.0, counts * slopes**2)

@@ -14,11 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
 
 from actcc.activations import Activation, Match, find_activations
+from actcc.backends.ethos_u.channel_weights import (
+    ChannelWeights,
+    channel_weights,
+    layer_outputs,
+)
 from actcc.backends.ethos_u.distribution import Distribution, Range
 from actcc.backends.ethos_u.network import Quantization, int8_range
 from actcc.calibration import Sample
@@ -28,6 +34,7 @@ from actcc.runtime import run, session
 
 DEFAULT_RANGE: Range = (-6.0, 6.0)
 _GRID = 513
+_SAMPLES_OF_VARIANCES = 8
 
 # TFLite's int8 specification fixes the output of these.
 LOGISTIC = Quantization((1 / 256,), (-128,))
@@ -42,9 +49,11 @@ ONE_SCALE = frozenset({
     "Upsample",
 })
 # fmt: on
+# These change where values lie, and nothing else.
+_MOVERS = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
-def observed_ranges(graph: Graph, samples: Iterable[Sample]) -> dict[str, Range]:
+def observed_ranges(graph: Graph, samples: Sequence[Sample]) -> dict[str, Range]:
     """The range for every float tensor of the main graph that int8 stands for, of all but those
     inside an activation: that of least error over some samples.
 
@@ -54,6 +63,7 @@ def observed_ranges(graph: Graph, samples: Iterable[Sample]) -> dict[str, Range]
     """
     matches = find_activations(graph)
     runner = session(_with_all_outputs(graph, matches), optimise=False)
+    weights = channel_weights(graph, matches, _variances(graph, runner, samples))
     found: dict[str, Distribution] = {}
     written = [tensor.name for node in graph.nodes() for tensor in node.outputs]
     for sample in samples:
@@ -61,9 +71,37 @@ def observed_ranges(graph: Graph, samples: Iterable[Sample]) -> dict[str, Range]
         for name in (*sample.inputs, *written):  # the first that is not finite is to blame
             if name in values and values[name].dtype.kind == "f" and values[name].size:
                 _require_finite(name, values[name], sample)
-                found.setdefault(name, Distribution()).add(values[name])
-    readers = _only_readers(graph, matches)
-    return {name: values.best_range(readers.get(name)) for name, values in found.items()}
+                counted = _along(weights.get(name), values[name])
+                found.setdefault(name, Distribution()).add(values[name], counted)
+    functions = _only_readers(graph, matches)
+    return {name: values.best_range(functions.get(name)) for name, values in found.items()}
+
+
+def _variances(graph: Graph, runner: Any, samples: Sequence[Sample]) -> dict[str, Array]:
+    """The variance of each layer's output over a few samples, by channel."""
+    names = layer_outputs(graph)
+    found: dict[str, Array] = {}
+    for sample in samples[:_SAMPLES_OF_VARIANCES]:
+        values = run(runner, sample.inputs)
+        for name in names:
+            if name in values and values[name].ndim > 1:
+                others = tuple(axis for axis in range(values[name].ndim) if axis != 1)
+                with np.errstate(all="ignore"):  # what is not finite is said later
+                    squares = values[name].astype(np.float64).var(axis=others)
+                found[name] = found.get(name, 0.0) + np.nan_to_num(squares)
+    return found
+
+
+def _along(weights: ChannelWeights | None, values: Array) -> Array | None:
+    """Weights of channels, to be broadcast to the values."""
+    if weights is None or weights[0] >= values.ndim:
+        return None
+    axis, of_channels = weights
+    if values.shape[axis] != len(of_channels):
+        return None
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return of_channels.reshape(shape)
 
 
 def _with_all_outputs(graph: Graph, matches: Sequence[Match]) -> onnx.ModelProto:
@@ -89,11 +127,17 @@ def _only_readers(graph: Graph, matches: Sequence[Match]) -> dict[str, Activatio
     """The activation that alone reads a tensor, by the tensor's name."""
     found: dict[str, Activation] = {}
     for match in matches:
-        readers = {reader.name for reader in graph.consumers(match.reads)}
-        alone = readers <= {node.name for node in match.nodes}
-        # A slope for each channel is no function of the value.
-        if alone and not graph.is_output(match.reads) and match.activation.name != "PRelu":
-            found[match.reads.name] = match.activation
+        if match.activation.name == "PRelu":
+            continue  # a slope for each channel is no function of the value
+        tensor, readers = match.reads, {node.name for node in match.nodes}
+        while {reader.name for reader in graph.consumers(tensor)} <= readers:
+            if graph.is_output(tensor):
+                break
+            found[tensor.name] = match.activation
+            mover = graph.producer(tensor)
+            if mover is None or mover.op not in _MOVERS:
+                break
+            tensor, readers = mover.inputs[0], {mover.name}
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -19,7 +19,7 @@ from actcc.targets import Target
 class TfliteBackend(Backend, Protocol):
     """A backend whose device loads TFLite files."""
 
-    def tflite_files(self, model: Graph, samples: Iterable[Sample]) -> tuple[bytes, bytes]:
+    def tflite_files(self, model: Graph, samples: Sequence[Sample]) -> tuple[bytes, bytes]:
         """The model in int8, and the same file as the device's compiler makes it.
 
         Args:

@@ -188,7 +188,9 @@ def test_a_network_that_was_refused_is_compiled_again(tmp_path: Path, executor: 
 
 def test_a_network_is_kept_by_tool_names_weights_and_shapes() -> None:
     graph = Graph.load(onnx.parser.parse_model(CHAIN))
-    other_name = Graph.load(onnx.parser.parse_model(CHAIN.replace("c =", "e =").replace("(c)", "(e)")))
+    other_name = Graph.load(
+        onnx.parser.parse_model(CHAIN.replace("c =", "e =").replace("(c)", "(e)"))
+    )
     other_tool = TableBackend()
     other_tool.tool = "table 2"  # type: ignore[misc]
     keys = {

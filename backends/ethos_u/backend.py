@@ -7,7 +7,7 @@ Vela schedules a network as a whole, so candidates are priced in the whole netwo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -134,7 +134,7 @@ class EthosUBackend:
     def time_models(
         self, models: Sequence[Graph], feeds: Mapping[str, Array] | None = None
     ) -> list[Timing]:
-        """Latency of whole models, and the SRAM that they use.
+        """Latency of whole models, and the SRAM and DRAM that they use.
 
         Where feature maps lie in DRAM, the SRAM holds those that are worth it.
 
@@ -154,6 +154,7 @@ class EthosUBackend:
                 tool=self.tool,
                 peak_bytes=compiled.memory_bytes.get("sram", 0),
                 ratio=compiled.cycles / found[0].cycles,
+                dram_bytes=compiled.memory_bytes.get("dram", 0),
             )
             for compiled in found
         ]
@@ -180,7 +181,7 @@ class EthosUBackend:
             if layer.cycles
         ]
 
-    def tflite_files(self, model: Graph, samples: Iterable[Sample]) -> tuple[bytes, bytes]:
+    def tflite_files(self, model: Graph, samples: Sequence[Sample]) -> tuple[bytes, bytes]:
         """The model in int8 with the ranges of the samples, and what Vela makes of it.
 
         Raises:

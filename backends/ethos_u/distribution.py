@@ -52,6 +52,11 @@ class Distribution:
         self._low = min(self._low, float(values.min()))
         self._high = max(self._high, float(values.max()))
 
+    @property
+    def extremes(self) -> Range:
+        """The least and the greatest value."""
+        return self._low, self._high
+
     def best_range(self, function: Callable[[Array], Array] | None = None) -> Range:
         """The range of least error, 0 included.
 

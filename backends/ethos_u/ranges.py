@@ -1,9 +1,9 @@
 """Which values a tensor takes, and the int8 quantization that follows from it.
 
 With calibration samples the range of a tensor is the one of least error over what ONNX Runtime
-computes for it (`distribution`). Without them it is [-6, 6], and behind an activation the image of that: enough to
-price with, since an Ethos-U takes as long whatever the scales are, and never written to a file that
-is to be run.
+computes for it (`distribution`). Without them it is [-6, 6], and behind an activation the image of
+that: enough to price with, since an Ethos-U takes as long whatever the scales are, and never written
+to a file that is to be run.
 
 Operators that TFLite defines for one scale on both sides (MAX_POOL_2D, CONCATENATION, RESHAPE, …)
 tie their tensors together: these share one quantization, that of their common range.
@@ -54,8 +54,20 @@ _MOVERS = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def observed_ranges(graph: Graph, samples: Sequence[Sample]) -> dict[str, Range]:
-    """The range for every float tensor of the main graph that int8 stands for, of all but those
-    inside an activation: that of least error over some samples.
+    """The range of least error over some samples, by tensor; see `observed`.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the graph on them.
+        PricingError: a value is not finite.
+    """
+    functions = _only_readers(graph, find_activations(graph))
+    found = observed(graph, samples)
+    return {name: values.best_range(functions.get(name)) for name, values in found.items()}
+
+
+def observed(graph: Graph, samples: Sequence[Sample]) -> dict[str, Distribution]:
+    """What values every float tensor of the main graph takes that int8 stands for, by name: all
+    but those inside an activation. Values count by `channel_weights`.
 
     Raises:
         ModelError: ONNX Runtime cannot run the graph on them.
@@ -73,8 +85,7 @@ def observed_ranges(graph: Graph, samples: Sequence[Sample]) -> dict[str, Range]
                 _require_finite(name, values[name], sample)
                 counted = _along(weights.get(name), values[name])
                 found.setdefault(name, Distribution()).add(values[name], counted)
-    functions = _only_readers(graph, matches)
-    return {name: values.best_range(functions.get(name)) for name, values in found.items()}
+    return found
 
 
 def _variances(graph: Graph, runner: Any, samples: Sequence[Sample]) -> dict[str, Array]:

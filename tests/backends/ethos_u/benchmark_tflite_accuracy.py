@@ -126,7 +126,9 @@ def correlation(
     name: str, exact: Sequence[Mapping[str, Array]], rounded: Sequence[Mapping[str, Array]]
 ) -> float:
     """Pearson's, over all values of an output."""
-    one, other = (np.concatenate([found[name].ravel() for found in all_]) for all_ in (exact, rounded))
+    one, other = (
+        np.concatenate([found[name].ravel() for found in all_]) for all_ in (exact, rounded)
+    )
     return float(np.corrcoef(one, other)[0, 1])
 
 

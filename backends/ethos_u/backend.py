@@ -15,7 +15,7 @@ from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.live_memory import live_memory
 from actcc.backends.ethos_u.lowering import lower
 from actcc.backends.ethos_u.network import FlatNetwork
-from actcc.backends.ethos_u.ranges import observed_ranges
+from actcc.backends.ethos_u.ranges import Range, observed_ranges
 from actcc.backends.ethos_u.settings import EthosUSettings, ethos_u_settings
 from actcc.backends.ethos_u.vela import Compiled, compile_network, require_vela
 from actcc.calibration import Sample
@@ -181,15 +181,35 @@ class EthosUBackend:
             if layer.cycles
         ]
 
-    def tflite_files(self, model: Graph, samples: Sequence[Sample]) -> tuple[bytes, bytes]:
-        """The model in int8 with the ranges of the samples, and what Vela makes of it.
+    def int8_ranges(self, model: Graph, samples: Sequence[Sample]) -> Mapping[str, Range]:
+        """The range of least error over the samples, by tensor.
 
         Raises:
             ModelError: ONNX Runtime cannot run the model on the samples.
-            PricingError: TFLite or Vela does not know an operator, or a sample leads to a value
-                that is not finite.
+            PricingError: a sample leads to a value that is not finite.
         """
-        written = write_flatbuffer(lower(model, observed_ranges(model, samples)))
+        return observed_ranges(model, samples)
+
+    def int8_steps(self, model: Graph, ranges: Mapping[str, Range]) -> dict[str, tuple[float, int]]:
+        """Scale and zero point of each tensor of the model that the device stores, by name.
+
+        Raises:
+            PricingError: TFLite does not know an operator.
+        """
+        network = lower(model, ranges)
+        return {
+            network.origin[tensor.name]: (tensor.quantization.scale, tensor.quantization.zero_point)
+            for tensor in network.tensors
+            if tensor.name in network.origin and tensor.quantization is not None
+        }
+
+    def tflite_files(self, model: Graph, ranges: Mapping[str, Range]) -> tuple[bytes, bytes]:
+        """The model in int8 with these ranges, and what Vela makes of it.
+
+        Raises:
+            PricingError: TFLite or Vela does not know an operator.
+        """
+        written = write_flatbuffer(lower(model, ranges))
         return written, compile_network(written, self.settings, keep=True).model
 
     def _compile(self, found: Lowered) -> Compiled:

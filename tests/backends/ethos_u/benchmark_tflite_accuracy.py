@@ -2,7 +2,7 @@
 
     python tests/backends/ethos_u/benchmark_tflite_accuracy.py --shared FOLDER [NETWORK …]
 
-The ranges of int8 are taken from the calibration images, as `--emit-tflite` takes them; both
+Ranges of int8 and weights are fitted on the calibration images, as `--emit-tflite` does; both
 networks are scored on the evaluation images, which are disjoint from those. The .tflite is run by
 LiteRT. Correlation is Pearson's, over all values of an output on all evaluation images.
 """
@@ -19,15 +19,18 @@ import numpy as np
 
 from actcc.accuracy.built_in import load_metric
 from actcc.accuracy.metric import Metric
-from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.lowering import lower
-from actcc.backends.ethos_u.network import FlatNetwork
-from actcc.backends.ethos_u.ranges import observed_ranges
+from actcc.backends.ethos_u.network import Quantization
 from actcc.calibration import SampleSet, load_samples
 from actcc.calibration.labels import label_samples
+from actcc.deploy import TfliteFiles
 from actcc.graph import Array, Graph
 from actcc.normalize import normalize
+from actcc.repair import RepairMethod
 from actcc.runtime import run, session
+from actcc.targets import load_target
+
+TARGET = "ethos-u55-256"
 
 
 @dataclass(frozen=True)
@@ -49,32 +52,34 @@ CASES = (
 
 
 class LiteRt:
-    """An int8 network that takes and gives real values in the layout of its ONNX model."""
+    """An int8 file that takes and gives real values in the layout of its ONNX model."""
 
-    def __init__(self, graph: Graph, network: FlatNetwork) -> None:
+    def __init__(self, graph: Graph, content: bytes) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._network = network
+        self._orders = lower(graph).orders
         self._inputs = [tensor.name for tensor in graph.inputs]
         self._outputs = [tensor.name for tensor in graph.outputs]
-        self._interpreter = Interpreter(model_content=write_flatbuffer(network))
+        self._interpreter = Interpreter(model_content=content)
         self._interpreter.allocate_tensors()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name."""
-        network, found = self._network, {}
-        for name, index in zip(self._inputs, network.inputs, strict=True):
-            quantization = network.tensors[index].quantization
-            assert quantization is not None
-            values = feeds[name].transpose(network.orders[name])
-            self._interpreter.set_tensor(index, quantization.quantize(values))
-        self._interpreter.invoke()
-        for name, index in zip(self._outputs, network.outputs, strict=True):
-            quantization = network.tensors[index].quantization
-            assert quantization is not None
-            values = quantization.dequantize(self._interpreter.get_tensor(index))
-            found[name] = values.transpose(np.argsort(network.orders[name]))
+        interpreter, found = self._interpreter, {}
+        for name, place in zip(self._inputs, interpreter.get_input_details(), strict=True):
+            values = feeds[name].transpose(self._orders[name])
+            interpreter.set_tensor(place["index"], quantization(place).quantize(values))
+        interpreter.invoke()
+        for name, place in zip(self._outputs, interpreter.get_output_details(), strict=True):
+            values = quantization(place).dequantize(interpreter.get_tensor(place["index"]))
+            found[name] = values.transpose(np.argsort(self._orders[name]))
         return found
+
+
+def quantization(place: Mapping[str, Any]) -> Quantization:
+    """That of an input or output, from LiteRT's details of it."""
+    scale, zero_point = place["quantization"]
+    return Quantization((scale,), (zero_point,))
 
 
 def main() -> None:
@@ -83,8 +88,11 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder with models and data")
     parser.add_argument("networks", nargs="*", help="some of the networks; all of them if left out")
     arguments = parser.parse_args()
-    print("| network | metric | images | ONNX float32 | int8 TFLite | output | correlation |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| network | metric | images | ONNX float32 | int8, ranges only | int8 | output "
+        "| correlation |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for case in CASES:
         if not arguments.networks or case.model in arguments.networks:
             for row in rows(case, arguments.shared):
@@ -99,11 +107,15 @@ def rows(case: Case, shared: Path) -> list[str]:
     images = load_samples(data / "evaluation", graph, case.preprocessing)
     evaluation = label_samples(images, data / case.labels)
     runner = session(graph)
-    int8 = LiteRt(graph, lower(graph, observed_ranges(graph, calibration)))
-    exact = [run(runner, sample.inputs) for sample in evaluation]
-    rounded = [int8.run(sample.inputs) for sample in evaluation]
-    before, after = scores(load_metric(case.metric), [exact, rounded], evaluation)
-    head = f"| {case.model} | {case.metric} | {len(evaluation)} | {before:.4f} | {after:.4f} |"
+    found = [[run(runner, sample.inputs) for sample in evaluation]]
+    for method in ("none", "closed-form"):
+        files = TfliteFiles(load_target(TARGET), calibration, (), RepairMethod(method))
+        int8 = LiteRt(graph, files.of(graph)[0])
+        found.append([int8.run(sample.inputs) for sample in evaluation])
+    figures = scores(load_metric(case.metric), found, evaluation)
+    shown = " | ".join(f"{figure:.4f}" for figure in figures)
+    head = f"| {case.model} | {case.metric} | {len(evaluation)} | {shown} |"
+    exact, *_, rounded = found
     return [
         f"{head} {tensor.name} | {correlation(tensor.name, exact, rounded):.4f} |"
         for tensor in graph.outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -67,7 +67,7 @@ class TfliteFiles:
     target: Target
     samples: SampleSet | None
     skip: tuple[str, ...] = ()
-    fit: RepairMethod = RepairMethod()
+    fit: RepairMethod = field(default_factory=RepairMethod)
 
     def __post_init__(self) -> None:
         if not isinstance(self.target.backend, TfliteBackend):

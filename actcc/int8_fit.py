@@ -2,9 +2,9 @@
 
 What int8 loses of a feature map is lost, but the layer behind can be fitted to what is left of it.
 The network with its feature maps rounded is one that an approximate rewrite has changed, and the
-repair (`actcc.repair`) makes good what it can: in topological order, on calibration samples, without
-labels (as Hubara et al. 2021, "Accurate post training quantization with small calibration sets",
-do layer by layer).
+repair (`actcc.repair`) makes good what it can, in topological order, on calibration samples without
+labels, as Hubara et al. 2021 ("Accurate post training quantization with small calibration sets")
+do layer by layer.
 
     rounded:  x → QuantizeLinear → DequantizeLinear → layer      original:  x → Identity → layer
 """

@@ -2,8 +2,8 @@
 
 With calibration samples the range of a tensor is the one of least error over what ONNX Runtime
 computes for it (`distribution`). Without them it is [-6, 6], and behind an activation the image of
-that: enough to price with, since an Ethos-U takes as long whatever the scales are, and never written
-to a file that is to be run.
+that: enough to price with, since an Ethos-U takes as long whatever the scales are, and never
+written to a file that is to be run.
 
 Operators that TFLite defines for one scale on both sides (MAX_POOL_2D, CONCATENATION, RESHAPE, …)
 tie their tensors together: these share one quantization, that of their common range.

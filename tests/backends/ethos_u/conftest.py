@@ -75,7 +75,8 @@ def _run_int8(
         order = network.orders[tensor.name]
         real = quantization.dequantize(values).transpose(np.argsort(order))
         assert real.shape == wanted[tensor.name].shape
-        spread = max(float(np.ptp(wanted[tensor.name])), 1e-6)
+        reached = np.append(wanted[tensor.name], 0.0) if real.size == 1 else wanted[tensor.name]
+        spread = max(float(np.ptp(reached)), 1e-6)
         errors[tensor.name] = float(np.abs(real - wanted[tensor.name]).max()) / spread
     return Int8Run(errors, Counter(operator.code for operator in network.operators))
 

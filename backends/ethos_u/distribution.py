@@ -31,7 +31,9 @@ _RELATIVE_STEP = 0.01
 
 def _bin_centres() -> Array:
     first = np.arange(_BINS, dtype=np.uint32) << np.uint32(_DROPPED_BITS)
-    centres = (first + np.uint32(1 << (_DROPPED_BITS - 1))).view(np.float32).astype(np.float64)
+    centres: Array = (
+        (first + np.uint32(1 << (_DROPPED_BITS - 1))).view(np.float32).astype(np.float64)
+    )
     centres[[0, _BINS // 2]] = 0.0
     return centres
 

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from actcc.calibration import Sample, SampleSet
 from actcc.errors import DataError, TargetError
 from actcc.graph import Graph
+from actcc.int8_fit import Steps, fit_to_int8
 from actcc.normalize import normalize
 from actcc.prices import Backend
+from actcc.repair import RepairMethod
 from actcc.targets import Target
+
+Range = tuple[float, float]
 
 
 @runtime_checkable
 class TfliteBackend(Backend, Protocol):
     """A backend whose device loads TFLite files."""
 
-    def tflite_files(self, model: Graph, samples: Iterable[Sample]) -> tuple[bytes, bytes]:
-        """The model in int8, and the same file as the device's compiler makes it.
-
-        Args:
-            samples: values of the inputs; the ranges that int8 stands for are taken from them.
+    def int8_ranges(self, model: Graph, samples: Sequence[Sample]) -> Mapping[str, Range]:
+        """The least and the greatest value that int8 is to stand for, by tensor.
 
         Raises:
-            PricingError: an operator cannot be lowered or compiled, or there is no such range.
+            ModelError: the model cannot be run on the samples.
+            PricingError: a sample leads to a value that no range holds.
+        """
+
+    def int8_steps(self, model: Graph, ranges: Mapping[str, Range]) -> Steps:
+        """Scale and zero point of each tensor that the device stores in int8, by name.
+
+        Raises:
+            PricingError: an operator cannot be lowered.
+        """
+
+    def tflite_files(self, model: Graph, ranges: Mapping[str, Range]) -> tuple[bytes, bytes]:
+        """The model in int8, and the same file as the device's compiler makes it.
+
+        Raises:
+            PricingError: an operator cannot be lowered or compiled.
         """
 
 
@@ -41,6 +57,7 @@ class TfliteFiles:
 
     Attributes:
         skip: names of normalizing passes to leave out.
+        fit: how weights are fitted to feature maps in int8; not at all for the method "none".
 
     Raises:
         TargetError: the target's device loads no TFLite.
@@ -50,6 +67,7 @@ class TfliteFiles:
     target: Target
     samples: SampleSet | None
     skip: tuple[str, ...] = ()
+    fit: RepairMethod = field(default_factory=RepairMethod)
 
     def __post_init__(self) -> None:
         if not isinstance(self.target.backend, TfliteBackend):
@@ -69,11 +87,29 @@ class TfliteFiles:
             PricingError: an operator cannot be lowered or compiled, or a sample leads to a value
                 that int8 cannot stand for.
         """
-        return self.of_normalized(normalize(model, skip=self.skip).graph)
+        graph, backend = normalize(model, skip=self.skip).graph, self._backend
+        ranges = backend.int8_ranges(graph, self._samples)
+        if self.fit.name != "none":
+            steps = backend.int8_steps(graph, ranges)
+            graph = fit_to_int8(graph, steps, self._samples, self.fit)
+        return backend.tflite_files(graph, ranges)
 
-    def of_normalized(self, graph: Graph) -> tuple[bytes, bytes]:
-        """`of` a graph that the normalizing passes have seen."""
+    def check(self, graph: Graph) -> None:
+        """Whether there can be files of a graph that the normalizing passes have seen.
+
+        Raises:
+            PricingError: as `of`.
+        """
+        ranges = self._backend.int8_ranges(graph, self._samples)
+        self._backend.tflite_files(graph, ranges)
+
+    @property
+    def _backend(self) -> TfliteBackend:
         backend = self.target.backend
         assert isinstance(backend, TfliteBackend)
+        return backend
+
+    @property
+    def _samples(self) -> SampleSet:
         assert self.samples is not None
-        return backend.tflite_files(graph, self.samples)
+        return self.samples

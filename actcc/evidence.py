@@ -75,6 +75,7 @@ def gather_evidence(
         before.peak_bytes,
         memory,
         estimator,
+        before.dram_bytes,
     )
 
 

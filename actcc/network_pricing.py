@@ -17,6 +17,7 @@ from typing import Any
 from actcc.errors import ActccError
 from actcc.graph import Graph, Interface, Node, verify
 from actcc.pass_api import Pass, apply_pass
+from actcc.price_cache import PriceCache, cached_network_times
 from actcc.prices import NetworkBackend, NetworkTimes, Price, Unpriced
 from actcc.progress import Progress
 from actcc.site import KEEP, OfferedSite
@@ -41,8 +42,13 @@ def price_in_network(
     backend: NetworkBackend,
     executor: Executor,
     progress: Progress,
+    cache: PriceCache | None = None,
 ) -> dict[str, dict[str, Price | Unpriced]]:
-    """Prices by site id and candidate name; every candidate of every site has an entry."""
+    """Prices by site id and candidate name; every candidate of every site has an entry.
+
+    Args:
+        cache: what networks are looked up in before they are compiled; None for none.
+    """
     pricing = _NetworkPricing(graph, sites, passes, backend)
     waiting = _uniform_choices(sites)
     with progress.stage("Pricing candidates", None) as advance:
@@ -50,18 +56,21 @@ def price_in_network(
         def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
             return map_tasks(executor, function, tasks, advance)
 
+        def times_of(networks: Sequence[Graph]) -> list[NetworkTimes | Unpriced]:
+            return cached_network_times(cache, backend, networks, run_tasks)
+
         baseline: NetworkTimes | None = None
         while waiting:
             variants = [found for choice in waiting for found in pricing.variants(*choice)]
             models = [variant.graph for variant in variants]
             if baseline is None:
-                first, *times = backend.network_times([graph, *models], run_tasks)
+                first, *times = times_of([graph, *models])
                 if isinstance(first, Unpriced):
                     pricing.refuse_all(first)
                     break
                 baseline = first
             else:
-                times = backend.network_times(models, run_tasks)
+                times = times_of(models)
             waiting = []
             for variant, found in zip(variants, times, strict=True):
                 if isinstance(found, NetworkTimes):

@@ -148,11 +148,13 @@ def optimize(
 def _run(job: Job, output: Path | None, search: str, *, emit_tflite: bool) -> Result:
     """The stages in their order."""
     samples = None if job.data is None else job.data.calibration
-    tflite = TfliteFiles(job.target, samples, tuple(job.skip)) if emit_tflite else None
+    tflite = None
+    if emit_tflite:
+        tflite = TfliteFiles(job.target, samples, tuple(job.skip), job.repair)
     surveyed = survey_model(job)
     if tflite is not None:
         with job.progress.stage("Trying the original as TFLite"):
-            tflite.of_normalized(surveyed.normalized.graph)
+            tflite.check(surveyed.normalized.graph)
     try:
         prepared = price_model(surveyed)
     except PricingError as error:

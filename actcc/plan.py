@@ -139,6 +139,7 @@ class Plan:
     accuracy: AccuracyFigures | None
     peak_bytes: tuple[int | None, int | None]
     max_relative_difference: float | None
+    dram_bytes: tuple[int | None, int | None] = (None, None)
 
     @property
     def chosen(self) -> dict[str, str]:

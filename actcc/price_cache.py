@@ -2,7 +2,9 @@
 
 An entry is a whole query, because prices of one query are only comparable when they were measured
 together. Its key is the structure of every graph of the query, the backend's tool with version and
-settings, and the version of actcc. A failure is never kept.
+settings, and the version of actcc. Where a compiler prices whole networks, an entry is one network,
+and its key has the content of it, weights and names, in place of the structure. A failure is never
+kept.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -25,12 +27,23 @@ import platformdirs
 
 from actcc.errors import CacheError, ModelError
 from actcc.graph import Graph, structure_hash
-from actcc.prices import Backend, Price, PriceQuery, Unpriced
+from actcc.graph.fingerprint import content_hash
+from actcc.prices import (
+    Backend,
+    NetworkBackend,
+    NetworkTimes,
+    Price,
+    PriceQuery,
+    TaskMap,
+    Unpriced,
+)
 from actcc.site import KEEP
 
 _log = logging.getLogger(__name__)
 _FILE = "prices.sqlite"
-_TABLE = "prices_1"
+_PRICES = "prices_1"
+_NETWORKS = "networks_1"
+_TABLES = (_PRICES, _NETWORKS)
 _LONGEST_WAIT_S = 30.0
 _BESIDE = ("-wal", "-shm")
 _ASIDE = ".corrupt-"
@@ -52,7 +65,7 @@ class CacheContents:
 
     Attributes:
         size_bytes: of its file, and of what belongs to it.
-        entries: queries by the tool that priced them; the most first.
+        entries: queries and networks by the tool that priced them; the most first.
         damaged: files that were moved aside because they could not be read.
     """
 
@@ -83,19 +96,32 @@ class PriceCache:
 
     def get(self, key: str) -> dict[str, Price] | None:
         """The prices that are kept under the key, by candidate; None where there are none."""
-
-        def read(connection: sqlite3.Connection) -> dict[str, Price] | None:
-            row = connection.execute(f"SELECT value FROM {_TABLE} WHERE key = ?", (key,)).fetchone()
-            return None if row is None else _decode(row[0])
-
-        return self._with_connection(read)
+        return self._get(_PRICES, key, _decode)
 
     def put(self, key: str, prices: Mapping[str, Price]) -> None:
         """Keep prices under a key; what was there is replaced."""
-        value = json.dumps({name: asdict(price) for name, price in prices.items()})
+        self._put(_PRICES, key, {name: asdict(price) for name, price in prices.items()})
+
+    def get_network(self, key: str) -> NetworkTimes | None:
+        """Where the latency of the network goes that is kept under the key; None if none is."""
+        return self._get(_NETWORKS, key, _decode_network)
+
+    def put_network(self, key: str, times: NetworkTimes) -> None:
+        """Keep where the latency of a network goes; what was there is replaced."""
+        self._put(_NETWORKS, key, {**vars(times), "node_ns": dict(times.node_ns)})
+
+    def _get(self, table: str, key: str, decode: Callable[[str], Found]) -> Found | None:
+        def read(connection: sqlite3.Connection) -> Found | None:
+            row = connection.execute(f"SELECT value FROM {table} WHERE key = ?", (key,)).fetchone()
+            return None if row is None else decode(row[0])
+
+        return self._with_connection(read)
+
+    def _put(self, table: str, key: str, value: Mapping[str, Any]) -> None:
+        text = json.dumps(value)
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", (key, value))
+            connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, text))
 
         self._with_connection(write)
 
@@ -104,9 +130,10 @@ class PriceCache:
         said, so that it is said once and not by every task."""
 
         def write(connection: sqlite3.Connection) -> bool:
-            # Nothing has an empty key; a place that is only read refuses all the same.
-            connection.execute(f"DELETE FROM {_TABLE} WHERE key = ''")
-            connection.execute(f"SELECT COUNT(key), MAX(LENGTH(value)) FROM {_TABLE}").fetchone()
+            for table in _TABLES:
+                # Nothing has an empty key; a place that is only read refuses all the same.
+                connection.execute(f"DELETE FROM {table} WHERE key = ''")
+                connection.execute(f"SELECT COUNT(key), MAX(LENGTH(value)) FROM {table}").fetchone()
             return True
 
         return bool(self._with_connection(write))
@@ -129,10 +156,14 @@ class PriceCache:
 
     def _entries(self) -> dict[str, int]:
         with contextlib.closing(sqlite3.connect(self.path, _LONGEST_WAIT_S)) as connection:
-            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
-            query = f"SELECT value FROM {_TABLE}"
-            rows = connection.execute(query) if (_TABLE,) in tables else []
-            tools = [_decode(text)[KEEP].tool for (text,) in rows]
+            there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            values = {
+                table: connection.execute(f"SELECT value FROM {table}").fetchall()
+                for table in _TABLES
+                if table in there
+            }
+        tools = [_decode(text)[KEEP].tool for (text,) in values.get(_PRICES, ())]
+        tools += [_decode_network(text).tool for (text,) in values.get(_NETWORKS, ())]
         return dict(Counter(tools).most_common())
 
     def _contents(self, entries: Mapping[str, int]) -> CacheContents:
@@ -179,7 +210,8 @@ class PriceCache:
     def _empty(self) -> None:
         with self._connection() as connection:
             with connection:
-                connection.execute(f"DELETE FROM {_TABLE}")
+                for table in _TABLES:
+                    connection.execute(f"DELETE FROM {table}")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -218,9 +250,11 @@ class PriceCache:
             with contextlib.suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {_TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
-            )
+            for table in _TABLES:
+                connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} "
+                    "(key TEXT PRIMARY KEY, value TEXT NOT NULL)"
+                )
             yield connection
         finally:
             connection.close()
@@ -246,6 +280,13 @@ def _decode(text: str) -> dict[str, Price]:
     if not isinstance(entries, dict):
         raise ValueError("an entry is no table of prices")
     return {name: Price(**fields) for name, fields in entries.items()}
+
+
+def _decode_network(text: str) -> NetworkTimes:
+    """Raises ValueError, KeyError or TypeError where the text is not what `put_network` wrote."""
+    found = NetworkTimes(**json.loads(text))
+    node_ns = {str(name): float(latency) for name, latency in dict(found.node_ns).items()}
+    return replace(found, node_ns=node_ns)
 
 
 def query_key(backend: Backend, query: PriceQuery) -> str:
@@ -285,3 +326,35 @@ def cached_price(
     if KEEP in found:
         cache.put(key, found)
     return prices
+
+
+def network_key(backend: NetworkBackend, graph: Graph) -> str:
+    """The key of a whole network: its content at the shapes it is bound to, tool, version."""
+    shapes = sorted((name, list(shape)) for name, shape in graph.input_shapes.items())
+    parts = [metadata.version("actcc"), backend.tool, content_hash(graph), shapes]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def cached_network_times(
+    cache: PriceCache | None,
+    backend: NetworkBackend,
+    models: Sequence[Graph],
+    run_tasks: TaskMap,
+) -> list[NetworkTimes | Unpriced]:
+    """`backend.network_times`, from the cache for each network that is in it.
+
+    A network that could not be priced before is tried again.
+    """
+    if cache is None:
+        return backend.network_times(models, run_tasks)
+    keys = [network_key(backend, model) for model in models]
+    kept = {key: cache.get_network(key) for key in dict.fromkeys(keys)}
+    missing = [model for key, model in zip(keys, models, strict=True) if kept[key] is None]
+    priced = iter(backend.network_times(missing, run_tasks) if missing else [])
+    found: list[NetworkTimes | Unpriced] = []
+    for key in keys:
+        times = kept[key] or next(priced)
+        if kept[key] is None and isinstance(times, NetworkTimes):
+            cache.put_network(key, times)
+        found.append(times)
+    return found

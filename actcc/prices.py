@@ -64,6 +64,7 @@ class Timing:
             size depends on data.
         ratio: latency relative to the first model of the same interleaved run.
         ratio_noise: half width of the interval in which the ratio lies.
+        dram_bytes: peak use of the memory outside the chip; None where the backend does not know.
     """
 
     latency_ns: float
@@ -73,6 +74,7 @@ class Timing:
     peak_bytes: int | None
     ratio: float = 1.0
     ratio_noise: float = 0.0
+    dram_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ def price_sites(
     """Prices by site id and candidate name; every candidate of every site has an entry."""
     backend = target.backend
     if isinstance(backend, NetworkBackend):
-        return dict(price_in_network(graph, sites, passes, backend, executor, progress))
+        networks = None if cache is None else PriceCache(cache)
+        known = networks if networks is not None and networks.usable() else None
+        return dict(price_in_network(graph, sites, passes, backend, executor, progress, known))
     groups, failed = neighbourhoods(graph, sites, passes)
     prices: dict[str, SitePrices] = {}
     by_id = {offered.id: offered for offered in sites}

@@ -29,6 +29,7 @@ class Evidence:
         peak_bytes: peak of the original's activations; None if it depends on data.
         memory: live bytes by schedule step and candidate; empty without a memory budget.
         estimator: what the losses were estimated by.
+        dram_bytes: peak use of the memory outside the chip by the original, where it is known.
     """
 
     sites: Sequence[OfferedSite]
@@ -39,6 +40,7 @@ class Evidence:
     peak_bytes: int | None
     memory: tuple[MemoryStep, ...] = ()
     estimator: str = "fidelity"
+    dram_bytes: int | None = None
 
     def figures(self, site: OfferedSite, candidate: Candidate) -> CandidateFigures:
         """Price and loss of a candidate; `reason` is set if it cannot be offered."""

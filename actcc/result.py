@@ -281,16 +281,19 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
     parts = model_parts(Graph.load(outcome.source))
     latency: LatencyFigures | None = None
     peaks: tuple[int | None, int | None] = (None, None)
+    dram: tuple[int | None, int | None] = (None, None)
     if best is None:  # the original is what is written: it equals itself
         accuracy, difference = verifier.unchanged_accuracy, 0.0
         if outcome.evidence is not None:
             before, peak = outcome.evidence.original_latency_ns, outcome.evidence.peak_bytes
             latency, peaks = LatencyFigures(before, before, 1.0, 0.0, backend.source), (peak, peak)
+            dram = (outcome.evidence.dram_bytes, outcome.evidence.dram_bytes)
         predicted = None if latency is None else latency.original_ns
     else:
         predicted = best.predicted_latency_ns
         latency, accuracy = best.verdict.latency, best.verdict.accuracy
         peaks, difference = best.verdict.peak_bytes, best.verdict.max_relative_difference
+        dram = best.verdict.dram_bytes
     return Plan(
         format=FORMAT,
         model_name=outcome.source.name,
@@ -319,6 +322,7 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
         accuracy=accuracy,
         peak_bytes=peaks,
         max_relative_difference=difference if math.isfinite(difference) else None,
+        dram_bytes=dram,
     )
 
 

@@ -6,6 +6,7 @@ onnxruntime is imported on use, so that `actcc --help` stays fast.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,19 @@ SessionSource: TypeAlias = bytes | str
 # ORT_LOGGING_LEVEL_FATAL: errors come as exceptions and are said once, in one line.
 _FATAL_ONLY = 4
 _LONGEST_REASON = 300
+
+
+def onnx_runtime() -> Any:
+    """The module onnxruntime, imported when it is first asked for.
+
+    Since 1.29 it reports on every run to its vendor when it is imported, and leaves a file `.ses`
+    in the temporary folder, unless the environment says ORT_DISABLE_TELEMETRY=1. It does here; who
+    wants the reports sets that to 0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 def session(
@@ -63,8 +77,7 @@ def session_options(threads: int, level: OptimisationLevel) -> Any:
         threads: intra-operator threads.
         level: of the runtime's graph optimisation.
     """
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     levels = ort.GraphOptimizationLevel
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
@@ -119,8 +132,7 @@ def create_session(
         ModelError: the runtime cannot load the model.
         TargetError: a provider is not part of the installed onnxruntime, or does not start.
     """
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     available = ort.get_available_providers()
     for name, _ in providers:
         if name not in available:

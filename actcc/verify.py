@@ -76,6 +76,7 @@ class Verdict:
             magnitude; not finite if one of the two is not.
         failures: what stands against the result, a sentence each; empty if it holds.
         inexact: those of them that hold against it under any budget.
+        dram_bytes: peak use of the memory outside the chip, where the backend knows it.
     """
 
     accuracy: AccuracyFigures | None
@@ -84,6 +85,7 @@ class Verdict:
     max_relative_difference: float
     failures: tuple[str, ...]
     inexact: tuple[str, ...] = ()
+    dram_bytes: tuple[int | None, int | None] = (None, None)
 
     @property
     def holds(self) -> bool:
@@ -200,6 +202,7 @@ class Verifier:
             difference,
             (*inexact, *self._failures(accuracy, latency, peaks)),
             inexact,
+            (before.dram_bytes, after.dram_bytes),
         )
 
     def time(self, results: Sequence[Graph]) -> list[Timing]:

@@ -23,6 +23,7 @@ from actcc.runtime import (
     SessionSource,
     create_session,
     one_line,
+    onnx_runtime,
     session_options,
 )
 
@@ -77,8 +78,7 @@ def read_settings(profile: Profile) -> Settings:
     Raises:
         TargetError: a field does not fit, or a provider is not part of the installed onnxruntime.
     """
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     settings = checked_settings(Settings, profile)
     available = onnxruntime.get_available_providers()
     for provider in settings.providers:
@@ -93,8 +93,7 @@ def read_settings(profile: Profile) -> Settings:
 
 def tool_text(settings: Settings) -> str:
     """Version and all settings that decide a latency, and the processor's name."""
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     providers = "+".join(provider.text for provider in settings.providers)
     return (
         f"onnxruntime {onnxruntime.__version__}, {providers}, level {settings.optimization}, "
@@ -134,8 +133,7 @@ def host_values(feeds: Mapping[str, Array]) -> dict[str, Any]:
     Raises:
         ModelError: an element type that NumPy does not have.
     """
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     if any(array.dtype.kind == "O" for array in feeds.values()):
         return dict(feeds)
     values = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 
 import onnx
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from actcc.graph import Graph
 from actcc.network_pricing import nearest_sites, price_in_network
 from actcc.pass_api import Pass, find_sites, rewrite
+from actcc.price_cache import PriceCache, network_key
 from actcc.prices import NetworkTimes, Price, TaskMap, Unpriced
 from actcc.progress import Silent
 from actcc.site import KEEP, Candidate, Site
@@ -154,3 +156,47 @@ def test_a_node_between_two_sites_belongs_to_the_one_that_it_feeds() -> None:
     assert owners[names["a"]] == "first"
     assert owners[names["c"]] == "second"
     assert owners[names["y"]] == "second"
+
+
+def cached(
+    path: Path, backend: TableBackend, executor: Executor
+) -> dict[str, dict[str, Price | Unpriced]]:
+    graph = Graph.load(onnx.parser.parse_model(CHAIN))
+    passes = [Another()]
+    sites = find_sites(graph, passes, load_target("npu1")).sites
+    cache = PriceCache(path / "prices.sqlite")
+    return price_in_network(graph, sites, passes, backend, executor, Silent(), cache)  # type: ignore[arg-type]
+
+
+def test_a_second_run_compiles_nothing_and_finds_the_same(
+    tmp_path: Path, executor: Executor
+) -> None:
+    first, second = TableBackend(), TableBackend()
+    found = cached(tmp_path, first, executor)
+    assert cached(tmp_path, second, executor) == found == priced(TableBackend(), executor)
+    assert (first.compiled, second.compiled) == (3, 0)
+    assert PriceCache(tmp_path / "prices.sqlite").contents().entries == {"table 1": 3}
+
+
+def test_a_network_that_was_refused_is_compiled_again(tmp_path: Path, executor: Executor) -> None:
+    refusing, mended = TableBackend(refused="Tanh"), TableBackend()
+    cached(tmp_path, refusing, executor)
+    found = cached(tmp_path, mended, executor)
+    assert mended.compiled == 1  # that with Tanh at both sites
+    assert found == priced(TableBackend(), executor)
+
+
+def test_a_network_is_kept_by_tool_names_weights_and_shapes() -> None:
+    graph = Graph.load(onnx.parser.parse_model(CHAIN))
+    other_name = Graph.load(
+        onnx.parser.parse_model(CHAIN.replace("c =", "e =").replace("(c)", "(e)"))
+    )
+    other_tool = TableBackend()
+    other_tool.tool = "table 2"  # type: ignore[misc]
+    keys = {
+        network_key(TableBackend(), graph),  # type: ignore[arg-type]
+        network_key(TableBackend(), other_name),  # type: ignore[arg-type]
+        network_key(other_tool, graph),  # type: ignore[arg-type]
+    }
+    assert len(keys) == 3
+    assert network_key(TableBackend(), graph.copy()) in keys  # type: ignore[arg-type]

@@ -46,6 +46,7 @@ PLAN = Plan(
     accuracy=AccuracyFigures("fidelity", 1.0, 0.995, 0.01, 16, 0.8, 0.004, 0.006),
     peak_bytes=(1000, 900),
     max_relative_difference=0.01,
+    dram_bytes=(5000, 4000),
 )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +138,11 @@ def test_an_error_inside_subgraphs_names_the_innermost_node() -> None:
     inner = "Non-zero status code returned while running LSTM node. Name:'rnn' Status Message: rank"
     assert one_line(RuntimeError(around + inner)) == "in LSTM node. Name:'rnn' Status Message: rank"
     assert one_line(RuntimeError("two\nlines")) == "two lines"
+
+
+def test_the_runtime_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    code = "from actcc.runtime import onnx_runtime; onnx_runtime().get_available_providers()"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("ORT_")}
+    environment = {**kept, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(tmp_path.iterdir())

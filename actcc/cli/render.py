@@ -76,9 +76,12 @@ def _before_after(result: Result) -> Table:
     else:
         _latency_rows(table, plan.latency, plan.predicted_latency_ns)
     _accuracy_row(table, plan)
-    before, after = plan.peak_bytes
-    share = f"{100 * after / before:.1f} %" if before and after is not None else ""
-    table.add_row("peak memory of activations", kibibytes(before), kibibytes(after), share)
+    memories = [("peak memory of activations", plan.peak_bytes)]
+    if any(plan.dram_bytes):
+        memories.append(("peak use of DRAM", plan.dram_bytes))
+    for name, (before, after) in memories:
+        share = f"{100 * after / before:.1f} %" if before and after is not None else ""
+        table.add_row(name, kibibytes(before), kibibytes(after), share)
     return table
 
 

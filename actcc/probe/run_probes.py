@@ -28,6 +28,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is imported, which reports
 import onnxruntime
 
 HERE = os.path.dirname(os.path.abspath(__file__))

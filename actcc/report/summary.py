@@ -60,6 +60,10 @@ def before_and_after(result: Result, original: Graph) -> tuple[Row, ...]:
     rows.append(
         Row("Peak memory", note, bytes_of(before), bytes_of(after), change_of(before, after))
     )
+    before, after = plan.dram_bytes
+    if before or after:
+        change = change_of(before, after)
+        rows.append(Row("DRAM", "peak use", bytes_of(before), bytes_of(after), change))
     rows.append(_size_row(model_bytes(original), model_bytes(result.graph)))
     rows.append(_count_row(len(list(original.nodes())), len(list(result.graph.nodes()))))
     return tuple(rows)

@@ -7,10 +7,11 @@ Vela schedules a network as a whole, so candidates are priced in the whole netwo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from actcc.backends.ethos_u.distribution import Range
 from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.live_memory import live_memory
 from actcc.backends.ethos_u.lowering import lower
@@ -92,7 +93,9 @@ class EthosUBackend:
 
     @property
     def cacheable(self) -> bool:
-        """No: a compilation takes a second, and depends on the weights as well."""
+        """No: neighbourhoods are kept by their structure, and a compilation depends on the weights
+        as well. Whole networks are kept (`actcc.price_cache.cached_network_times`).
+        """
         return False
 
     def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:
@@ -133,7 +136,7 @@ class EthosUBackend:
     def time_models(
         self, models: Sequence[Graph], feeds: Mapping[str, Array] | None = None
     ) -> list[Timing]:
-        """Latency of whole models, and the SRAM that they use.
+        """Latency of whole models, and the SRAM and DRAM that they use.
 
         Where feature maps lie in DRAM, the SRAM holds those that are worth it.
 
@@ -153,6 +156,7 @@ class EthosUBackend:
                 tool=self.tool,
                 peak_bytes=compiled.memory_bytes.get("sram", 0),
                 ratio=compiled.cycles / found[0].cycles,
+                dram_bytes=compiled.memory_bytes.get("dram", 0),
             )
             for compiled in found
         ]
@@ -180,16 +184,35 @@ class EthosUBackend:
             if layer.cycles
         ]
 
-    def tflite_files(self, model: Graph, samples: Iterable[Sample]) -> tuple[bytes, bytes]:
-        """The model in int8 with the ranges of the samples, and what Vela makes of it.
+    def int8_ranges(self, model: Graph, samples: Sequence[Sample]) -> Mapping[str, Range]:
+        """The range of least error over the samples, by tensor.
 
         Raises:
             ModelError: ONNX Runtime cannot run the model on the samples.
-            PricingError: TFLite or Vela does not know an operator, or a sample leads to a value
-                that is not finite.
+            PricingError: a sample leads to a value that is not finite.
         """
-        folded = without_batch_norms(model)
-        written = write_flatbuffer(lower(folded, observed_ranges(folded, samples)))
+        return observed_ranges(without_batch_norms(model), samples)
+
+    def int8_steps(self, model: Graph, ranges: Mapping[str, Range]) -> dict[str, tuple[float, int]]:
+        """Scale and zero point of each tensor of the model that the device stores, by name.
+
+        Raises:
+            PricingError: TFLite does not know an operator.
+        """
+        network = lower(without_batch_norms(model), ranges)
+        return {
+            network.origin[tensor.name]: (tensor.quantization.scale, tensor.quantization.zero_point)
+            for tensor in network.tensors
+            if tensor.name in network.origin and tensor.quantization is not None
+        }
+
+    def tflite_files(self, model: Graph, ranges: Mapping[str, Range]) -> tuple[bytes, bytes]:
+        """The model in int8 with these ranges, and what Vela makes of it.
+
+        Raises:
+            PricingError: TFLite or Vela does not know an operator.
+        """
+        written = write_flatbuffer(lower(without_batch_norms(model), ranges))
         return written, compile_network(written, self.settings, keep=True).model
 
     def _compile(self, found: Lowered) -> Compiled:

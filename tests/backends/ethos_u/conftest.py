@@ -49,12 +49,13 @@ def _run_int8(
 ) -> Int8Run:
     from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
     from actcc.backends.ethos_u.lowering import lower
-    from actcc.backends.ethos_u.ranges import observed_ranges
+    from actcc.backends.ethos_u.ranges import observed
 
     graph = model if isinstance(model, Graph) else Graph.load(model)
     samples = feeds or [random_feeds(graph, seed) for seed in range(2)]
     named = [Sample(f"#{index}", dict(feeds), {}) for index, feeds in enumerate(samples)]
-    network = lower(graph, observed_ranges(graph, named))
+    # The largest error is asked for, so that nothing may be cut off.
+    network = lower(graph, {name: found.extremes for name, found in observed(graph, named).items()})
     stored: list[Array] = []
     exact: dict[str, Array] = {}
     for tensor, index in zip(graph.inputs, network.inputs, strict=True):
@@ -74,7 +75,8 @@ def _run_int8(
         order = network.orders[tensor.name]
         real = quantization.dequantize(values).transpose(np.argsort(order))
         assert real.shape == wanted[tensor.name].shape
-        spread = max(float(np.ptp(wanted[tensor.name])), 1e-6)
+        reached = np.append(wanted[tensor.name], 0.0) if real.size == 1 else wanted[tensor.name]
+        spread = max(float(np.ptp(reached)), 1e-6)
         errors[tensor.name] = float(np.abs(real - wanted[tensor.name]).max()) / spread
     return Int8Run(errors, Counter(operator.code for operator in network.operators))
 

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from actcc.activations import Activation
 from actcc.activations.spellings import spellings_of, write
+from actcc.errors import PricingError
 from actcc.graph import Graph
 from actcc.passes.swap_activation import activation_sites
 
@@ -105,6 +106,22 @@ def _linear(b: Builder) -> str:
     return b.add("MatMul", flat, b.weight(b.random.standard_normal((8, 5))))
 
 
+def _positive(b: Builder) -> str:
+    return b.add("Add", b.add("Abs", "images"), b.weight(np.array([0.5])))
+
+
+def _squeezed(b: Builder) -> str:
+    column = b.add("ReduceMean", "images", axes=[3], keepdims=1)
+    flat = b.add("Squeeze", column, _ints(b, [3]))
+    return b.add("Unsqueeze", flat, _ints(b, [0, 2]))
+
+
+def _reduced(op: str, *axes: int, keepdims: int = 1) -> Callable[[Builder], str]:
+    if op == "ReduceSum":  # its axes are an input since opset 13
+        return lambda b: b.add(op, "images", _ints(b, list(axes)), keepdims=keepdims)
+    return lambda b: b.add(op, "images", axes=list(axes), keepdims=keepdims)
+
+
 OPERATORS: dict[str, Callable[[Builder], str]] = {
     "convolution": _conv(),
     "convolution 1x1": _conv(kernel=1),
@@ -147,6 +164,19 @@ OPERATORS: dict[str, Callable[[Builder], str]] = {
     ),
     "GlobalAveragePool": lambda b: b.add("GlobalAveragePool", "images"),
     "ReduceMean": lambda b: b.add("ReduceMean", "images", axes=[2, 3], keepdims=0),
+    "Exp": lambda b: b.add("Exp", b.add("Neg", b.add("Abs", "images"))),
+    "Log": lambda b: b.add("Log", _positive(b)),
+    "Pow with exponent 2": lambda b: b.add("Pow", "images", b.weight(np.array([2.0]))),
+    "GlobalMaxPool": lambda b: b.add("GlobalMaxPool", "images"),
+    "ReduceMean over channels": _reduced("ReduceMean", 1),
+    "ReduceMean over everything": lambda b: b.add("ReduceMean", _positive(b)),
+    "ReduceSum over a plane": _reduced("ReduceSum", 2, 3),
+    "ReduceSum over channels": _reduced("ReduceSum", 1, keepdims=0),
+    "ReduceSum over everything": lambda b: b.add("ReduceSum", _positive(b)),
+    "ReduceMax over a plane": _reduced("ReduceMax", 2, 3, keepdims=0),
+    "ReduceMax over channels": _reduced("ReduceMax", -3),
+    "ReduceMin over rows": _reduced("ReduceMin", 2),
+    "Squeeze and Unsqueeze": _squeezed,
     "Concat": lambda b: b.add("Concat", "images", b.conv("images", 8, 4), axis=1),
     "Slice": _slice,
     "four interleaved slices": _focus,
@@ -178,6 +208,19 @@ def test_an_operator_computes_what_onnx_runtime_computes(name: str, run_int8) ->
     build = Builder()
     found = run_int8(_model(build, OPERATORS[name](build)))
     assert found.worst < ONE_OPERATOR
+
+
+def test_upsample_computes_what_onnx_runtime_computes(run_int8) -> None:
+    build = Builder(opset=9)
+    build.add("Upsample", "images", build.weight(np.array([1, 1, 2, 2])), mode="nearest")
+    assert run_int8(_model(build, "y")).worst < ONE_OPERATOR
+
+
+def test_a_power_that_is_no_square_is_refused(run_int8) -> None:
+    build = Builder()
+    build.add("Pow", "images", build.weight(np.array([3.0])))
+    with pytest.raises(PricingError, match="is no square"):
+        run_int8(_model(build, "y"))
 
 
 ACTIVATIONS = (

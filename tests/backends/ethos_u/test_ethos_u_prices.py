@@ -84,6 +84,13 @@ def test_feature_maps_lie_in_the_sram_that_is_shared() -> None:
     assert timing.peak_bytes >= 16 * 16 * 16
 
 
+@pytest.mark.parametrize(("target", "in_dram"), [("ethos-u55-256", False), ("ethos-u65-512", True)])
+def test_what_lies_in_dram_is_told(target: str, in_dram: bool) -> None:
+    (timing,) = load_target(target).backend.time_models([network()])
+    assert timing.dram_bytes is not None
+    assert (timing.dram_bytes > 0) == in_dram
+
+
 def test_prices_of_a_mixed_plan_add_up_to_what_vela_says_of_it(executor: Executor) -> None:
     graph = Graph.load(residual_network(channels=32, size=24))
     target = load_target("ethos-u55-256")

@@ -15,7 +15,7 @@ import numpy as np
 from actcc.graph.macs import Contraction
 from actcc.latency_models.npu_settings import Blocks
 
-LARGEST_KERNEL = 8  # larger ones are laid several times
+_LARGEST_KERNEL = 8  # larger ones are laid several times
 _SUM_BYTES = 4
 _NARROW = 16  # input channels that the mode for few of them takes at once
 
@@ -27,9 +27,10 @@ class Layer:
     Attributes:
         rows, columns: of the output.
         inputs, outputs: channels.
-        kernel, stride: (height, width).
+        kernel, stride: (height, width); zeros that a wide dilation puts into the kernel count.
         each: channels are independent (depthwise).
         enlarged: factor by which the input is upsampled while it is read.
+        dilation: (height, width).
     """
 
     rows: int
@@ -40,6 +41,7 @@ class Layer:
     stride: tuple[int, int]
     each: bool
     enlarged: int = 1
+    dilation: tuple[int, int] = (1, 1)
 
     @classmethod
     def of(cls, work: Contraction) -> Layer:
@@ -48,21 +50,49 @@ class Layer:
         rows, columns, stride = work.rows, work.columns, work.stride
         if work.transposed:
             rows, columns, stride = rows * stride[0], columns * stride[1], (1, 1)
+        # The device skips one element; what is left of a wider dilation are zeros in the kernel.
+        skipped = tuple(2 if step % 2 == 0 else 1 for step in work.dilation)
+        dense = [
+            (size - 1) * (step // own) + 1
+            for size, step, own in zip(work.kernel, work.dilation, skipped, strict=True)
+        ]
         return cls(
             rows=rows,
             columns=columns,
             inputs=channels if work.depthwise else work.inputs,
             outputs=channels,
-            kernel=work.kernel,
+            kernel=(dense[0], dense[1]),
             stride=stride,
             each=work.depthwise,
             enlarged=max(work.stride) if work.transposed else 1,
+            dilation=(skipped[0], skipped[1]),
         )
 
     @property
     def elements(self) -> int:
         """Elements of the kernel."""
         return self.kernel[0] * self.kernel[1]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Rows and columns of the input under the kernel."""
+        down, across = (
+            (size - 1) * step + 1 for size, step in zip(self.kernel, self.dilation, strict=True)
+        )
+        return down, across
+
+    @property
+    def layings(self) -> int:
+        """How often the input is read because the kernel is larger than the device's."""
+        return math.prod(math.ceil(size / _LARGEST_KERNEL) for size in self.kernel)
+
+    def kernel_elements(self, at_once: int) -> int:
+        """Elements of the kernel with those that fill up a step."""
+        down, across = (
+            [min(size - at, _LARGEST_KERNEL) for at in range(0, size, _LARGEST_KERNEL)]
+            for size in self.kernel
+        )
+        return sum(round_up(a * b, at_once) for a in down for b in across)
 
 
 @dataclass(frozen=True)
@@ -95,13 +125,13 @@ def takes_kernel_elements(layer: Layer, blocks: Blocks) -> bool:
 def summed(layer: Layer, blocks: Blocks) -> int:
     """Products for one result, with those that fill up a step."""
     if layer.each:
-        return round_up(layer.elements, blocks.depthwise_kernel)
+        return layer.kernel_elements(blocks.depthwise_kernel)
     if not takes_kernel_elements(layer, blocks):
         return round_up(layer.inputs, blocks.input_channels) * layer.elements
     taken = min(_NARROW, round_up(layer.inputs, blocks.narrow_input_channels))
     at_once = round_up(taken, blocks.narrow_input_channels)
     return (
-        math.ceil(layer.inputs / taken) * at_once * round_up(layer.elements, blocks.narrow_kernel)
+        math.ceil(layer.inputs / taken) * at_once * layer.kernel_elements(blocks.narrow_kernel)
     )
 
 
@@ -127,7 +157,7 @@ def choose_block(layer: Layer, blocks: Blocks) -> Block:
     weights = single(layer.elements * layer.inputs * pieces)
     if not layer.each:
         weights = weights * (single(layer.outputs) / single(depth) * single(depth))
-    reads = single(input_rows * input_columns * layer.inputs) * across * down
+    reads = single(input_rows * input_columns * layer.inputs * layer.layings) * across * down
     if not layer.each:
         reads = reads * single(np.ceil(layer.outputs / depth))
     cost = (reads + weights) / single(layer.rows * layer.columns * layer.outputs)
@@ -208,7 +238,7 @@ def _depths(channels: int, blocks: Blocks) -> np.ndarray:
 
 def _read(size: np.ndarray, layer: Layer, axis: int, step: int) -> np.ndarray:
     """Input rows or columns for so many of the output."""
-    kernel = min(layer.kernel[axis], LARGEST_KERNEL)
+    kernel = min(layer.span[axis], _LARGEST_KERNEL)
     needed = np.ceil(((size - 1) * layer.stride[axis] + kernel) / layer.enlarged)
     return np.asarray(np.ceil(needed / step) * step).astype(int)
 

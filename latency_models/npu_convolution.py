@@ -11,7 +11,6 @@ from functools import cached_property
 
 from actcc.graph.macs import Contraction
 from actcc.latency_models.npu_blocks import (
-    LARGEST_KERNEL,
     Block,
     Layer,
     block_counts,
@@ -69,7 +68,7 @@ class Convolution:
         layer, block = self.layer, self.block
         rows, columns = self._input_block
         fetched = rows * columns * self.source.stored_channels(self.settings) * self.refetches
-        fetched *= math.prod(math.ceil(size / LARGEST_KERNEL) for size in layer.kernel)
+        fetched *= layer.layings
         return fetched * (1 if layer.each else math.ceil(channels / block.channels))
 
     def transfers(self) -> tuple[float, float]:

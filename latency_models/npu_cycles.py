@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from actcc.errors import PricingError
 from actcc.graph import TensorType
@@ -85,7 +85,7 @@ class Placement:
         linear: feature maps in the host's layout.
         parts: feature maps that are parts of others.
         on_host: feature maps that only the host writes or reads.
-        channels_last: feature maps whose last axis is that of the channels.
+        innermost: the axis of the channels, by tensor; the last where it is not here.
     """
 
     types: Mapping[str, TensorType]
@@ -93,7 +93,7 @@ class Placement:
     linear: Collection[str] = ()
     parts: Collection[str] = ()
     on_host: Collection[str] = ()
-    channels_last: Collection[str] = ()
+    innermost: Mapping[str, int] = field(default_factory=dict)
 
 
 def operation_cycles(
@@ -207,9 +207,9 @@ class _Costing:
         read = [self._map(name) for name in operation.reads]
         result = max([*results, *read], key=lambda each: each.elements)
         result = replace(results[0], rows=result.rows, columns=result.columns, channels=result.channels)
-        last = operation.writes[0] in self._placement.channels_last
+        innermost = self._placement.innermost.get(operation.writes[0], -1)
         constants = [
-            FeatureMap(*plane(shape, channels_last=last), linear=True, outside=True)
+            FeatureMap(*plane(shape, innermost), linear=True, outside=True)
             for shape in operation.constants
         ]
         operands = [each for each in (*read, *constants) if each.elements > 1]
@@ -332,7 +332,7 @@ class _Costing:
             )
         shape = [size for size in found.shape or () if isinstance(size, int)]
         return FeatureMap(
-            *plane(shape, channels_last=name in placement.channels_last),
+            *plane(shape, placement.innermost.get(name, -1)),
             linear=name in placement.linear,
             outside=name in placement.outside,
         )

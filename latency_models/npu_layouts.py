@@ -6,12 +6,17 @@ the same columns and channels, and no part of it starts within a brick.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from actcc.graph import Graph, Node
 from actcc.latency_models.npu_maps import deepened, plane
 from actcc.latency_models.npu_program import Operation
 from actcc.latency_models.npu_settings import NpuSettings
+
+_IMAGE = 4  # axes
+_PLANES = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv"})
+_RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 class Layouts:
@@ -20,7 +25,7 @@ class Layouts:
     Args:
         roots: feature maps by the name of what a free node makes of them.
         read, written: the feature map that a part is read of, or written to, by the part's name.
-        channels_last: feature maps whose last axis is that of the channels.
+        innermost: the axis that is innermost on the device, by tensor.
     """
 
     def __init__(
@@ -29,13 +34,13 @@ class Layouts:
         roots: Mapping[str, str],
         read: Mapping[str, str],
         written: Mapping[str, str],
-        channels_last: Collection[str],
+        innermost: Mapping[str, int],
     ) -> None:
         self._graph = graph
         self._roots = roots
         self._read = read
         self._written = written
-        self._channels_last = channels_last
+        self._innermost = innermost
 
     def linear(self, operations: Sequence[Operation], settings: NpuSettings) -> frozenset[str]:
         """Names of the feature maps, and of their parts."""
@@ -73,10 +78,8 @@ class Layouts:
         shapes = [self._shape(tensor.name) for tensor in join.inputs]
         if not all(shapes):
             return False
-        rank = len(shapes[0])
-        last = join.outputs[0].name in self._channels_last
-        axis = int(join.attrs.get("axis", 1)) % rank
-        if axis != (rank - 1 if last or rank < 2 else 1):
+        axis = int(join.attrs.get("axis", 1)) % len(shapes[0])
+        if axis != self._innermost[join.outputs[0].name]:
             return False
         lengths = [shape[axis] for shape in shapes[:-1]]
         return any(length % settings.blocks.stored_channels for length in lengths)
@@ -94,10 +97,63 @@ class Layouts:
 
     def _plane(self, name: str) -> tuple[int, int, int] | None:
         shape = self._shape(name)
-        return plane(shape, channels_last=name in self._channels_last) if shape else None
+        return plane(shape, self._innermost[name]) if shape else None
 
     def _shape(self, name: str) -> list[int]:
-        found = self._graph.types.get(name)
-        if found is None or not found.is_static:
-            return []
-        return [size for size in found.shape or () if isinstance(size, int)]
+        return _sizes(self._graph, name)
+
+
+def innermost_axes(graph: Graph) -> dict[str, int]:
+    """The axis of each tensor that is innermost on the device.
+
+    Images have their channels innermost, other tensors their last axis. A Transpose moves nothing
+    but gives the axes other names, and a Reshape keeps an axis that it does not touch.
+    """
+    found: dict[str, int] = {}
+    for tensor in graph.inputs:
+        rank = _rank(graph, tensor.name)
+        found[tensor.name] = 1 if rank == _IMAGE else max(rank - 1, 0)
+    for node in graph.nodes():
+        for tensor in node.outputs:
+            found[tensor.name] = _innermost(graph, node, tensor.name, found)
+    return found
+
+
+def _innermost(graph: Graph, node: Node, written: str, known: Mapping[str, int]) -> int:
+    rank = _rank(graph, written)
+    if node.op in _PLANES and rank > 2:
+        return 1
+    source = next((tensor.name for tensor in node.inputs if tensor.name in known), None)
+    if source is not None:
+        axis, before = known[source], _rank(graph, source)
+        if node.op == "Transpose":
+            permutation = list(node.attrs.get("perm") or reversed(range(rank)))
+            return permutation.index(axis)
+        if node.op in _RESHAPING:
+            kept = _kept_axis(_sizes(graph, source), _sizes(graph, written), axis)
+            return max(rank - 1, 0) if kept is None else kept
+        if before == rank:
+            return axis
+    return max(rank - 1, 0)
+
+
+def _kept_axis(before: Sequence[int], after: Sequence[int], axis: int) -> int | None:
+    """Where an axis is behind a Reshape, if as many elements are on either side of it."""
+    ahead = math.prod(before[:axis])
+    places = [
+        place
+        for place, size in enumerate(after)
+        if size == before[axis] and math.prod(after[:place]) == ahead
+    ]
+    return places[0] if places and before else None
+
+
+def _rank(graph: Graph, name: str) -> int:
+    return len(_sizes(graph, name))
+
+
+def _sizes(graph: Graph, name: str) -> list[int]:
+    found = graph.types.get(name)
+    if found is None or not found.is_static:
+        return []
+    return [size for size in found.shape or () if isinstance(size, int)]

@@ -61,11 +61,10 @@ class Access:
     reading: bool
 
 
-def plane(shape: Sequence[int], *, channels_last: bool) -> tuple[int, int, int]:
-    """Rows, columns and channels of a tensor, as TFLite's layout has them."""
-    dims = list(shape)
-    if len(dims) > 2 and not channels_last:
-        dims.append(dims.pop(1))
+def plane(shape: Sequence[int], innermost: int) -> tuple[int, int, int]:
+    """Rows, columns and channels of a tensor whose channels are the axis `innermost`."""
+    dims = list(shape) or [1]
+    dims.append(dims.pop(innermost))
     dims = [1] * (3 - len(dims)) + dims
     return math.prod(dims[:-2]), dims[-2], dims[-1]
 

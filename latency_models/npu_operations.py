@@ -11,7 +11,7 @@ from actcc.activations import Match, find_activations
 from actcc.errors import PricingError
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.macs import contraction
-from actcc.latency_models.npu_layouts import Layouts
+from actcc.latency_models.npu_layouts import Layouts, innermost_axes
 from actcc.latency_models.npu_program import HOST, Operation, Program
 from actcc.latency_models.npu_settings import ActivationRule, NpuSettings
 from actcc.memory import compile_time_tensors
@@ -20,7 +20,6 @@ _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
 _ONE_OPERAND = frozenset({"Abs", "Neg"})
 _ELEMENTWISE = _TWO_OPERANDS | _ONE_OPERAND | {"Sum", "Div"}
 _ONNX_DOMAINS = (None, "", "ai.onnx")
-_TO_CHANNELS_LAST = frozenset({(0, 2, 3, 1), (0, 2, 1)})
 # They take the elements in the order in which they lie.
 _IN_ORDER = frozenset({"Reshape", "Flatten"})
 # TFLite fixes the scale of their results, and the operands of a Concat have one in common.
@@ -64,34 +63,16 @@ class _Lowering:
             elif not all(tensor.name in self._constants for tensor in node.outputs):
                 self._add_node(node)
         outputs = frozenset(self._root(name) for name in self._outputs)
-        last = self._channels_last()
-        layouts = Layouts(self._graph, self._origin, self._parts, self._joined, last)
+        innermost = innermost_axes(self._graph)
+        layouts = Layouts(self._graph, self._origin, self._parts, self._joined, innermost)
         return Program(
             operations=tuple(self._operations),
             scratch=self._scratch,
             outputs=outputs,
-            channels_last=last,
+            innermost=innermost,
             parts={**self._parts, **self._joined},
             linear=layouts.linear(self._operations, self._settings),
         )
-
-    def _channels_last(self) -> frozenset[str]:
-        """Tensors behind a Transpose that disappears, up to one that turns them back.
-
-        Such a Transpose moves nothing: the channels stay the innermost axis on the device.
-        """
-        found: set[str] = set()
-        for node in self._graph.nodes():
-            if not any(tensor.name in found for tensor in node.inputs):
-                last = (
-                    node.op == "Transpose"
-                    and tuple(node.attrs.get("perm", ())) in _TO_CHANNELS_LAST
-                )
-            else:
-                last = node.op not in ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-            if last:
-                found.update(tensor.name for tensor in node.outputs)
-        return frozenset(found)
 
     def _rule(self, match: Match) -> ActivationRule | None:
         rule = self._settings.activations.get(match.activation.name)

@@ -55,7 +55,7 @@ class Program:
             several passes.
         outputs: feature maps that leave the network, by the name that they had when they were
             written.
-        channels_last: feature maps whose last axis is that of the channels, not the second.
+        innermost: the axis that is innermost on the device, by tensor.
         parts: the feature map that a part is read of or written to, by the part's name.
         linear: feature maps that lie in the host's layout.
     """
@@ -63,7 +63,7 @@ class Program:
     operations: tuple[Operation, ...]
     scratch: Mapping[str, int]
     outputs: frozenset[str]
-    channels_last: frozenset[str]
+    innermost: Mapping[str, int]
     parts: Mapping[str, str]
     linear: frozenset[str]
 

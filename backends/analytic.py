@@ -162,7 +162,7 @@ class AnalyticBackend:
             linear=program.linear | outer,
             parts=program.parts,
             on_host=_between_host_operations(graph, program),
-            innermost=program.innermost,
+            orders=program.orders,
         )
         rows: list[tuple[Operation, Cycles]] = []
         # Within a network, an operation that is long enough runs before it.

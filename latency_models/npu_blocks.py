@@ -1,8 +1,8 @@
 """How an NPU cuts a convolution into blocks, and what one block costs.
 
 The rules are those of Arm's Vela compiler for Ethos-U55 and U65, version 5.2: `FindBlockConfig` in
-ethos_u55.cpp takes the block that fits the buffers and makes the device read the fewest elements for
-each result, and for an element-wise operation the largest block.
+ethos_u55.cpp takes the block that fits the buffers and makes the device read the fewest elements
+for each result, and for an element-wise operation the largest block.
 """
 
 from __future__ import annotations
@@ -130,9 +130,7 @@ def summed(layer: Layer, blocks: Blocks) -> int:
         return round_up(layer.inputs, blocks.input_channels) * layer.elements
     taken = min(_NARROW, round_up(layer.inputs, blocks.narrow_input_channels))
     at_once = round_up(taken, blocks.narrow_input_channels)
-    return (
-        math.ceil(layer.inputs / taken) * at_once * layer.kernel_elements(blocks.narrow_kernel)
-    )
+    return math.ceil(layer.inputs / taken) * at_once * layer.kernel_elements(blocks.narrow_kernel)
 
 
 def choose_block(layer: Layer, blocks: Blocks) -> Block:

@@ -147,7 +147,9 @@ class Convolution:
     @property
     def _input_block(self) -> tuple[int, int]:
         block = self.block
-        return min(block.input_rows, self.source.rows), min(block.input_columns, self.source.columns)
+        return min(block.input_rows, self.source.rows), min(
+            block.input_columns, self.source.columns
+        )
 
     @property
     def _first_input(self) -> int:

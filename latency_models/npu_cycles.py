@@ -85,7 +85,7 @@ class Placement:
         linear: feature maps in the host's layout.
         parts: feature maps that are parts of others.
         on_host: feature maps that only the host writes or reads.
-        innermost: the axis of the channels, by tensor; the last where it is not here.
+        orders: the axes of each tensor as they lie in memory.
     """
 
     types: Mapping[str, TensorType]
@@ -93,7 +93,7 @@ class Placement:
     linear: Collection[str] = ()
     parts: Collection[str] = ()
     on_host: Collection[str] = ()
-    innermost: Mapping[str, int] = field(default_factory=dict)
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def operation_cycles(
@@ -166,9 +166,7 @@ class _Costing:
                 columns=math.ceil(layer.columns * layer.stride[1] / layer.enlarged),
                 channels=layer.inputs,
             ),
-            result=replace(
-                result, rows=layer.rows, columns=layer.columns, channels=layer.outputs
-            ),
+            result=replace(result, rows=layer.rows, columns=layer.columns, channels=layer.outputs),
             settings=settings,
         )
         repeats = convolution.repeats
@@ -206,10 +204,12 @@ class _Costing:
         results = [self._map(name) for name in operation.writes]
         read = [self._map(name) for name in operation.reads]
         result = max([*results, *read], key=lambda each: each.elements)
-        result = replace(results[0], rows=result.rows, columns=result.columns, channels=result.channels)
-        innermost = self._placement.innermost.get(operation.writes[0], -1)
+        result = replace(
+            results[0], rows=result.rows, columns=result.columns, channels=result.channels
+        )
+        order = self._placement.orders[operation.writes[0]]
         constants = [
-            FeatureMap(*plane(shape, innermost), linear=True, outside=True)
+            FeatureMap(*plane(shape, order), linear=True, outside=True)
             for shape in operation.constants
         ]
         operands = [each for each in (*read, *constants) if each.elements > 1]
@@ -268,8 +268,8 @@ class _Costing:
                 written = sum(self._in_steps(name) for name in operation.reads)
             return written / settings.lookup.separate_elements_per_cycle
         if operation.kind == "softmax":
-            elements = sum(self._map(name).elements for name in operation.writes)
-            rows = elements / operation.window
+            elements = sum(self._stored(name) for name in operation.writes)
+            rows = sum(self._map(name).elements for name in operation.writes) / operation.window
             return elements / settings.elements_per_cycle["softmax"] + (
                 rows * settings.lookup.softmax_row_cycles
             )
@@ -312,7 +312,9 @@ class _Costing:
         if operation.work is not None:
             computing = operation.work.macs / host.macs_per_cycle
         else:
-            handled = max(self._map(name).elements for name in (*operation.reads, *operation.writes))
+            handled = max(
+                self._map(name).elements for name in (*operation.reads, *operation.writes)
+            )
             computing = handled / host.elements_per_cycle
         transfer = crossing * self._settings.bytes_per_element / host.bytes_per_cycle
         return host.cycles_per_call + transfer + computing
@@ -332,7 +334,7 @@ class _Costing:
             )
         shape = [size for size in found.shape or () if isinstance(size, int)]
         return FeatureMap(
-            *plane(shape, placement.innermost.get(name, -1)),
+            *plane(shape, placement.orders[name]),
             linear=name in placement.linear,
             outside=name in placement.outside,
         )

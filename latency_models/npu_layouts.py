@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from actcc.graph import Graph, Node
+from actcc.graph.axes import axis_groups
 from actcc.latency_models.npu_maps import deepened, plane
 from actcc.latency_models.npu_program import Operation
 from actcc.latency_models.npu_settings import NpuSettings
@@ -25,7 +28,7 @@ class Layouts:
     Args:
         roots: feature maps by the name of what a free node makes of them.
         read, written: the feature map that a part is read of, or written to, by the part's name.
-        innermost: the axis that is innermost on the device, by tensor.
+        orders: the axes of each tensor as they lie in memory.
     """
 
     def __init__(
@@ -34,13 +37,13 @@ class Layouts:
         roots: Mapping[str, str],
         read: Mapping[str, str],
         written: Mapping[str, str],
-        innermost: Mapping[str, int],
+        orders: Mapping[str, tuple[int, ...]],
     ) -> None:
         self._graph = graph
         self._roots = roots
         self._read = read
         self._written = written
-        self._innermost = innermost
+        self._orders = orders
 
     def linear(self, operations: Sequence[Operation], settings: NpuSettings) -> frozenset[str]:
         """Names of the feature maps, and of their parts."""
@@ -79,7 +82,7 @@ class Layouts:
         if not all(shapes):
             return False
         axis = int(join.attrs.get("axis", 1)) % len(shapes[0])
-        if axis != self._innermost[join.outputs[0].name]:
+        if axis != self._orders[join.outputs[0].name][-1]:
             return False
         lengths = [shape[axis] for shape in shapes[:-1]]
         return any(length % settings.blocks.stored_channels for length in lengths)
@@ -97,59 +100,78 @@ class Layouts:
 
     def _plane(self, name: str) -> tuple[int, int, int] | None:
         shape = self._shape(name)
-        return plane(shape, self._innermost[name]) if shape else None
+        return plane(shape, self._orders[name]) if shape else None
 
     def _shape(self, name: str) -> list[int]:
         return _sizes(self._graph, name)
 
 
-def innermost_axes(graph: Graph) -> dict[str, int]:
-    """The axis of each tensor that is innermost on the device.
+def stored_orders(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """The axes of each tensor as they lie in memory, the innermost one last.
 
-    Images have their channels innermost, other tensors their last axis. A Transpose moves nothing
-    but gives the axes other names, and a Reshape keeps an axis that it does not touch.
+    Images have their channels innermost, other tensors lie as they are. A Transpose moves nothing
+    but gives the axes other names; a Reshape splits and merges axes where they lie.
     """
-    found: dict[str, int] = {}
+    found: dict[str, tuple[int, ...]] = {}
     for tensor in graph.inputs:
-        rank = _rank(graph, tensor.name)
-        found[tensor.name] = 1 if rank == _IMAGE else max(rank - 1, 0)
+        rank = len(_sizes(graph, tensor.name))
+        found[tensor.name] = _channels_last(rank) if rank == _IMAGE else tuple(range(rank))
     for node in graph.nodes():
         for tensor in node.outputs:
-            found[tensor.name] = _innermost(graph, node, tensor.name, found)
+            found[tensor.name] = _order(graph, node, tensor.name, found)
     return found
 
 
-def _innermost(graph: Graph, node: Node, written: str, known: Mapping[str, int]) -> int:
-    rank = _rank(graph, written)
+def _order(
+    graph: Graph, node: Node, written: str, known: Mapping[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+    after = _sizes(graph, written)
+    rank = len(after)
     if node.op in _PLANES and rank > 2:
-        return 1
+        return _channels_last(rank)
     source = next((tensor.name for tensor in node.inputs if tensor.name in known), None)
-    if source is not None:
-        axis, before = known[source], _rank(graph, source)
-        if node.op == "Transpose":
-            permutation = list(node.attrs.get("perm") or reversed(range(rank)))
-            return permutation.index(axis)
-        if node.op in _RESHAPING:
-            kept = _kept_axis(_sizes(graph, source), _sizes(graph, written), axis)
-            return max(rank - 1, 0) if kept is None else kept
-        if before == rank:
-            return axis
-    return max(rank - 1, 0)
+    if source is None or not known[source]:
+        return tuple(range(rank))
+    order, before = known[source], _sizes(graph, source)
+    if node.op == "Transpose":
+        permutation = list(node.attrs.get("perm") or reversed(range(rank)))
+        return tuple(permutation.index(axis) for axis in order)
+    if len(order) == rank and node.op not in _RESHAPING:
+        return order
+    if math.prod(before) != math.prod(after):
+        return _without_reduced(graph, node, order, rank)
+    return _reshaped(order, before, after)
 
 
-def _kept_axis(before: Sequence[int], after: Sequence[int], axis: int) -> int | None:
-    """Where an axis is behind a Reshape, if as many elements are on either side of it."""
-    ahead = math.prod(before[:axis])
-    places = [
-        place
-        for place, size in enumerate(after)
-        if size == before[axis] and math.prod(after[:place]) == ahead
-    ]
-    return places[0] if places and before else None
+def _reshaped(
+    order: tuple[int, ...], before: Sequence[int], after: Sequence[int]
+) -> tuple[int, ...]:
+    groups = sorted(
+        axis_groups(before, after), key=lambda group: min(order.index(axis) for axis in group[0])
+    )
+    moved = [axis for _, group in groups for axis in group]
+    wide = tuple(axis for axis in _channels_last(len(after)) if after[axis] != 1)
+    if len(after) == _IMAGE and wide == tuple(moved):
+        return _channels_last(len(after))
+    if moved == sorted(moved):
+        return tuple(range(len(after)))
+    return (*(axis for axis, size in enumerate(after) if size == 1), *moved)
 
 
-def _rank(graph: Graph, name: str) -> int:
-    return len(_sizes(graph, name))
+def _without_reduced(
+    graph: Graph, node: Node, order: tuple[int, ...], rank: int
+) -> tuple[int, ...]:
+    """The order without the axes that a reduction or a Gather of one slice removes."""
+    axes = graph.argument(node, "axis" if node.op == "Gather" else "axes", ())
+    reduced = {int(axis) % len(order) for axis in np.atleast_1d(axes)}
+    kept = [axis for axis in order if axis not in reduced]
+    if len(kept) != rank:
+        return tuple(range(rank))
+    return tuple(sorted(kept).index(axis) for axis in kept)
+
+
+def _channels_last(rank: int) -> tuple[int, ...]:
+    return (0, *range(2, rank), 1) if rank > 1 else tuple(range(rank))
 
 
 def _sizes(graph: Graph, name: str) -> list[int]:

@@ -61,11 +61,9 @@ class Access:
     reading: bool
 
 
-def plane(shape: Sequence[int], innermost: int) -> tuple[int, int, int]:
-    """Rows, columns and channels of a tensor whose channels are the axis `innermost`."""
-    dims = list(shape) or [1]
-    dims.append(dims.pop(innermost))
-    dims = [1] * (3 - len(dims)) + dims
+def plane(shape: Sequence[int], order: Sequence[int]) -> tuple[int, int, int]:
+    """Rows, columns and channels of a tensor whose axes lie in that order."""
+    dims = [1, 1, 1, *(shape[axis] for axis in order)]
     return math.prod(dims[:-2]), dims[-2], dims[-1]
 
 
@@ -89,17 +87,13 @@ def deepened(rows: int, columns: int, channels: int) -> tuple[int, int, int]:
     return max(height, width), min(height, width), depth
 
 
-def moved_bytes(
-    seen: FeatureMap, elements: float, access: Access, settings: NpuSettings
-) -> float:
+def moved_bytes(seen: FeatureMap, elements: float, access: Access, settings: NpuSettings) -> float:
     """Bytes that a memory moves for so many elements, those of cut bursts with them."""
     memory, size = seen.memory(settings), settings.bytes_per_element
     return elements * size * max(memory.burst_bytes / _run(seen, access, settings), 1.0)
 
 
-def block_cycles(
-    seen: FeatureMap, elements: float, access: Access, settings: NpuSettings
-) -> float:
+def block_cycles(seen: FeatureMap, elements: float, access: Access, settings: NpuSettings) -> float:
     """Cycles from the request of a block to its last byte."""
     memory = seen.memory(settings)
     latency = memory.latency_cycles if access.reading else memory.written_after_cycles

@@ -11,7 +11,7 @@ from actcc.activations import Match, find_activations
 from actcc.errors import PricingError
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.macs import contraction
-from actcc.latency_models.npu_layouts import Layouts, innermost_axes
+from actcc.latency_models.npu_layouts import Layouts, stored_orders
 from actcc.latency_models.npu_program import HOST, Operation, Program
 from actcc.latency_models.npu_settings import ActivationRule, NpuSettings
 from actcc.memory import compile_time_tensors
@@ -63,13 +63,13 @@ class _Lowering:
             elif not all(tensor.name in self._constants for tensor in node.outputs):
                 self._add_node(node)
         outputs = frozenset(self._root(name) for name in self._outputs)
-        innermost = innermost_axes(self._graph)
-        layouts = Layouts(self._graph, self._origin, self._parts, self._joined, innermost)
+        orders = stored_orders(self._graph)
+        layouts = Layouts(self._graph, self._origin, self._parts, self._joined, orders)
         return Program(
             operations=tuple(self._operations),
             scratch=self._scratch,
             outputs=outputs,
-            innermost=innermost,
+            orders=orders,
             parts={**self._parts, **self._joined},
             linear=layouts.linear(self._operations, self._settings),
         )
@@ -261,7 +261,9 @@ class _Lowering:
         ]
         # A single number is part of the command.
         kept = [each for each in found if each and each.is_static and each.elements > 1]
-        shapes = [tuple(size for size in each.shape or () if isinstance(size, int)) for each in kept]
+        shapes = [
+            tuple(size for size in each.shape or () if isinstance(size, int)) for each in kept
+        ]
         return tuple((1,) * (rank - len(shape)) + shape for shape in shapes)
 
     def _readers(self, root: str) -> list[str]:

@@ -55,7 +55,7 @@ class Program:
             several passes.
         outputs: feature maps that leave the network, by the name that they had when they were
             written.
-        innermost: the axis that is innermost on the device, by tensor.
+        orders: the axes of each tensor as they lie in memory, the innermost one last.
         parts: the feature map that a part is read of or written to, by the part's name.
         linear: feature maps that lie in the host's layout.
     """
@@ -63,7 +63,7 @@ class Program:
     operations: tuple[Operation, ...]
     scratch: Mapping[str, int]
     outputs: frozenset[str]
-    innermost: Mapping[str, int]
+    orders: Mapping[str, tuple[int, ...]]
     parts: Mapping[str, str]
     linear: frozenset[str]
 

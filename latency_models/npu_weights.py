@@ -8,6 +8,7 @@ ProposeSlicedWeightBuffering and EstimateSlicedOpPerformance, with enough SRAM f
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -146,9 +147,7 @@ class _Weights:
         whole = self.transfer(self.bytes)
         smallest = whole * min(self._depth, _SPLIT) / self._depth
         promising = (
-            not self.slack
-            and refetches > 1
-            and (smallest < outside / 10 or smallest <= _STARTUP)
+            not self.slack and refetches > 1 and (smallest < outside / 10 or smallest <= _STARTUP)
         )
         if not (
             promising
@@ -181,7 +180,7 @@ class _Weights:
         starts = [0, *range(first, depth, each), depth]
         if len(starts) > 3 and each / round_up(each, block) < _LITTLE_USE and dominated:
             return None
-        return _Slices(tuple(b - a for a, b in zip(starts, starts[1:], strict=False)))
+        return _Slices(tuple(b - a for a, b in itertools.pairwise(starts)))
 
     def timing(self, slices: _Slices, slack: float | None = None) -> _Timing:
         """Cycles of the convolution in slices, all of them staged."""

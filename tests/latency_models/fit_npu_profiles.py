@@ -41,7 +41,6 @@ HELD_OUT = ("fashion_mnist", "mobilenet_v3_small", "ultraface_rfb_320", "ocr_det
 FITTED_RATES = {
     "weights.bytes_per_weight": 0.91,
     "weights.bytes_per_filler": 0.37,
-    "elements_per_cycle.softmax": 0.0665,
 }
 SWAPPED = frozenset({"Silu", "HardSwish", "Relu", "Relu6", "Clip"})
 VARIANTS = ("as is", "SiLU", "HardSwish", "ReLU")

@@ -102,9 +102,9 @@ class Convolution:
         count = self._positions(layer.rows, layer.columns)
         count *= round_up(channels, blocks.output_channels)
         blocks_run = count / share
-        multiplying = max(together, blocks.least_positions) * summed(layer, blocks)
-        multiplying *= round_up(depth, blocks.output_channels)
-        multiplying /= self._rate * self.settings.cores
+        products = max(together, blocks.least_positions) * summed(layer, blocks)
+        products *= round_up(depth, blocks.output_channels)
+        multiplying = products / (self._rate * self.settings.cores)
         leaving = max(
             self._leaving(rows * columns * depth, lookup=lookup), self._scaling(depth, staged)
         )

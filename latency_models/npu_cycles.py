@@ -212,7 +212,7 @@ class _Costing:
             FeatureMap(*plane(shape, order), linear=True, outside=True)
             for shape in operation.constants
         ]
-        operands = [each for each in (*read, *constants) if each.elements > 1]
+        operands = [each for each in (*read, *constants) if each.elements > 1] or read
         shapes = {(each.rows, each.columns, each.channels) for each in (*operands, result)}
         names = {*operation.reads, *operation.writes}
         if len(shapes) == 1 and names.isdisjoint(self._placement.parts):
@@ -326,9 +326,9 @@ class _Costing:
         placement = self._placement
         found = placement.types.get(name)
         if found is None or not found.is_static:
-            shape = None if found is None else found.shape
+            given = None if found is None else found.shape
             raise PricingError(
-                f"tensor '{name}' has no static shape ({shape}), so its cost is not known; "
+                f"tensor '{name}' has no static shape ({given}), so its cost is not known; "
                 "give --shape for symbolic inputs; where it depends on data, use a target that "
                 "measures"
             )

@@ -295,8 +295,8 @@ def test_nothing_moves_outside_where_it_cannot_be_written(folder: Path) -> None:
 
 
 def test_weights_are_brought_ahead_where_they_are_read_more_than_once(folder: Path) -> None:
-    # 4 blocks of 4 positions read 32 bytes each: 128 from outside, or 32 while the first Conv runs.
-    more = "[settings.dram]\nbytes_per_cycle = 1\n[settings.blocks]\naccumulators = 32\n"
+    # Each of 4 blocks reads 64 bytes; they come in while the first Conv runs.
+    more = "[settings.dram]\nbytes_per_cycle = 4\n[settings.blocks]\nlargest = [2, 2, 1000]\n"
     backend = device(folder, more)
     graph = load("c = Conv(x, w)  y = Conv(c, v)", {"w": (8, 4, 1, 1), "v": (8, 8, 1, 1)})
     (_, second) = backend.operations(graph)

@@ -96,7 +96,7 @@ def moved_bytes(seen: FeatureMap, elements: float, access: Access, settings: Npu
 def block_cycles(seen: FeatureMap, elements: float, access: Access, settings: NpuSettings) -> float:
     """Cycles from the request of a block to its last byte."""
     memory = seen.memory(settings)
-    latency = memory.latency_cycles if access.reading else memory.written_after_cycles
+    latency = memory.latency_cycles if access.reading else memory.write_latency_cycles
     return latency + moved_bytes(seen, elements, access, settings) / memory.bytes_per_cycle
 
 

@@ -59,7 +59,7 @@ class Sram(Section):
     spills: bool = True
 
     @property
-    def written_after_cycles(self) -> float:
+    def write_latency_cycles(self) -> float:
         """From a request to the end of what is written."""
         return self.latency_cycles
 
@@ -71,13 +71,13 @@ class Dram(Section):
         bytes_per_cycle: read and written together, all cores.
         latency_cycles: from a request to the first byte.
         burst_bytes: that it moves at once; shorter runs leave the rest unused.
-        written_after_cycles: from a request to the end of what is written.
+        write_latency_cycles: from a request to the end of what is written.
     """
 
     bytes_per_cycle: Rate
     latency_cycles: Amount
     burst_bytes: Count = 1
-    written_after_cycles: Amount = 0.0
+    write_latency_cycles: Amount = 0.0
 
 
 class MacRates(Section):

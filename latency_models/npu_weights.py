@@ -132,7 +132,7 @@ class _Weights:
         sram, dram = self.convolution.settings.sram, self.convolution.settings.dram
         return max(
             size / dram.bytes_per_cycle + dram.latency_cycles,
-            size / sram.bytes_per_cycle + sram.written_after_cycles,
+            size / sram.bytes_per_cycle + sram.write_latency_cycles,
         )
 
     def slices(self) -> _Slices | None:

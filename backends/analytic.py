@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from actcc.errors import ModelError, PricingError
 from actcc.graph import Array, Graph
 from actcc.latency_models import Profile
 from actcc.latency_models.npu_cycles import Cycles, Placement, operation_cycles
-from actcc.latency_models.npu_operations import HOST, Operation, Program, lower
+from actcc.latency_models.npu_operations import lower
+from actcc.latency_models.npu_program import HOST, Operation, Program
 from actcc.latency_models.npu_settings import NpuSettings, npu_settings
 from actcc.memory import LiveStep, MemoryProfile, live_steps, memory_profile
 from actcc.prices import LayerTime, Price, PriceQuery, Source, Timing, Unpriced
@@ -148,24 +150,26 @@ class AnalyticBackend:
         steps = list(live_steps(graph, size, program.fused))
         scratch = {name: elements * size for name, elements in program.scratch.items()}
         outer = set(_interface(graph, program)) if interface else set()
-        outside = _spilled(steps, self.settings.sram.bytes)
-        if not self.settings.sram.holds_interface:
+        sram = self.settings.sram
+        outside = _spilled(steps, sram.bytes) if sram.spills else set()
+        if not sram.holds_interface:
             outside |= outer
         for names in (outer, outside):
             names.update([part for part, whole in program.parts.items() if whole in names])
         placement = Placement(
             types=graph.types,
             outside=outside,
-            interface=outer,
+            linear=program.linear | outer,
+            parts=program.parts,
             on_host=_between_host_operations(graph, program),
-            channels_last=program.channels_last,
+            orders=program.orders,
         )
         rows: list[tuple[Operation, Cycles]] = []
-        before = 0.0
+        # Within a network, an operation that is long enough runs before it.
+        slack = 0.0 if interface else math.inf
         for operation in program.operations:
-            cycles = operation_cycles(operation, self.settings, placement)
-            cycles = replace(cycles, table=max(cycles.table - before, 0.0))
-            before = cycles.total
+            cycles = operation_cycles(operation, self.settings, placement, slack)
+            slack = cycles.slack
             rows.append((operation, cycles))
         return _Run(tuple(rows), memory_profile(steps, scratch))
 

@@ -3,82 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import onnx_graphsurgeon as gs
 
 from actcc.activations import Match, find_activations
 from actcc.errors import PricingError
 from actcc.graph import Graph, Node, Tensor
-from actcc.graph.macs import Contraction, contraction
+from actcc.graph.macs import contraction
+from actcc.latency_models.npu_layouts import Layouts, stored_orders
+from actcc.latency_models.npu_program import HOST, Operation, Program
 from actcc.latency_models.npu_settings import ActivationRule, NpuSettings
 from actcc.memory import compile_time_tensors
 
-HOST = "host"
 _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
+_ONE_OPERAND = frozenset({"Abs", "Neg"})
+_ELEMENTWISE = _TWO_OPERANDS | _ONE_OPERAND | {"Sum", "Div"}
 _ONNX_DOMAINS = (None, "", "ai.onnx")
-_TO_CHANNELS_LAST = frozenset({(0, 2, 3, 1), (0, 2, 1)})
 # They take the elements in the order in which they lie.
 _IN_ORDER = frozenset({"Reshape", "Flatten"})
 # TFLite fixes the scale of their results, and the operands of a Concat have one in common.
 _FIXED_SCALE = frozenset({"Sigmoid", "Tanh", "Softmax"})
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What the device runs as one.
-
-    Attributes:
-        name: of its first node.
-        op: ONNX operators or activations, joined by "+" where they fused.
-        kind: class of operator in the profile, or `HOST`.
-        nodes: names of the nodes that it computes.
-        reads, writes: feature maps in memory, by the name that they had when they were written.
-        work: multiply-accumulates, where there are any.
-        window: elements of a pooling window, or of a row that Softmax runs over.
-        activation: the one that its results go through on the way to memory, "" for none.
-        lookup: whether they go through a table.
-        constants: elements of constant operands that are no weights of `work`.
-    """
-
-    name: str
-    op: str
-    kind: str
-    nodes: tuple[str, ...]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    work: Contraction | None = None
-    window: int = 1
-    activation: str = ""
-    lookup: bool = False
-    constants: int = 0
-
-
-@dataclass(frozen=True)
-class Program:
-    """A graph as an NPU runs it.
-
-    Attributes:
-        operations: in topological order; what is free is not among them.
-        scratch: elements that a node needs for itself, by node name, where one node is run as
-            several passes.
-        outputs: feature maps that leave the network, by the name that they had when they were
-            written.
-        channels_last: feature maps whose last axis is that of the channels, not the second.
-        parts: the feature map that a part is read of, by the part's name.
-    """
-
-    operations: tuple[Operation, ...]
-    scratch: Mapping[str, int]
-    outputs: frozenset[str]
-    channels_last: frozenset[str]
-    parts: Mapping[str, str]
-
-    @property
-    def fused(self) -> list[tuple[str, ...]]:
-        """Groups of nodes that run as one."""
-        return [op.nodes for op in self.operations if len(op.nodes) > 1]
 
 
 def lower(graph: Graph, settings: NpuSettings) -> Program:
@@ -101,6 +46,7 @@ class _Lowering:
         self._origin: dict[str, str] = {}  # the tensor that a free node's output is
         self._scratch: dict[str, int] = {}
         self._parts: dict[str, str] = {}
+        self._joined: dict[str, str] = {}  # the result of a Concat, by operands written into it
 
     def program(self) -> Program:
         """All operations."""
@@ -117,27 +63,16 @@ class _Lowering:
             elif not all(tensor.name in self._constants for tensor in node.outputs):
                 self._add_node(node)
         outputs = frozenset(self._root(name) for name in self._outputs)
+        orders = stored_orders(self._graph)
+        layouts = Layouts(self._graph, self._origin, self._parts, self._joined, orders)
         return Program(
-            tuple(self._operations), self._scratch, outputs, self._channels_last(), self._parts
+            operations=tuple(self._operations),
+            scratch=self._scratch,
+            outputs=outputs,
+            orders=orders,
+            parts={**self._parts, **self._joined},
+            linear=layouts.linear(self._operations, self._settings),
         )
-
-    def _channels_last(self) -> frozenset[str]:
-        """Tensors behind a Transpose that disappears, up to one that turns them back.
-
-        Such a Transpose moves nothing: the channels stay the innermost axis on the device.
-        """
-        found: set[str] = set()
-        for node in self._graph.nodes():
-            if not any(tensor.name in found for tensor in node.inputs):
-                last = (
-                    node.op == "Transpose"
-                    and tuple(node.attrs.get("perm", ())) in _TO_CHANNELS_LAST
-                )
-            else:
-                last = node.op not in ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-            if last:
-                found.update(tensor.name for tensor in node.outputs)
-        return frozenset(found)
 
     def _rule(self, match: Match) -> ActivationRule | None:
         rule = self._settings.activations.get(match.activation.name)
@@ -165,6 +100,8 @@ class _Lowering:
                     nodes=names,
                     reads=reads,
                     writes=(written,),
+                    elementwise=op in _ELEMENTWISE,
+                    binary=op in _TWO_OPERANDS,
                 )
             )
         if len(rule.passes) > 1:
@@ -220,10 +157,14 @@ class _Lowering:
             writes=tuple(t.name for t in node.outputs if not t.is_empty()),
             work=work,
             window=self._window(node),
-            constants=0 if work is not None else self._constant_elements(node),
+            elementwise=node.op in _ELEMENTWISE and kind in self._settings.elements_per_cycle,
+            binary=node.op not in _ONE_OPERAND,
+            constants=self._constant_shapes(node) if node.op in _ELEMENTWISE else (),
         )
         if kind == "join":
             copied = tuple(t.name for t in node.inputs if self._is_copied(t, node))
+            inside = {t.name for t in node.inputs} - {*copied, *self._constants}
+            self._joined.update((name, node.outputs[0].name) for name in inside)
             if not copied:
                 return
             operation = replace(operation, reads=copied)
@@ -312,13 +253,18 @@ class _Lowering:
         names = [t.name for t in node.inputs if not t.is_empty() and not self._is_constant(t)]
         return tuple(dict.fromkeys(self._root(name) for name in names))
 
-    def _constant_elements(self, node: Node) -> int:
+    def _constant_shapes(self, node: Node) -> tuple[tuple[int, ...], ...]:
         types = self._graph.types
+        rank = len(types[node.outputs[0].name].shape or ()) if node.outputs[0].name in types else 0
         found = [
             types.get(t.name) for t in node.inputs if not t.is_empty() and self._is_constant(t)
         ]
         # A single number is part of the command.
-        return sum(each.elements for each in found if each and each.is_static and each.elements > 1)
+        kept = [each for each in found if each and each.is_static and each.elements > 1]
+        shapes = [
+            tuple(size for size in each.shape or () if isinstance(size, int)) for each in kept
+        ]
+        return tuple((1,) * (rank - len(shape)) + shape for shape in shapes)
 
     def _readers(self, root: str) -> list[str]:
         """Names of the nodes that read a tensor, through free ones; "" for the graph's output."""

@@ -45,8 +45,10 @@ class Sram(Section):
         bytes: for feature maps; what does not fit lies in the memory outside.
         bytes_per_cycle: read and written together, all cores.
         burst_bytes: that it moves at once; shorter runs leave the rest unused.
-        latency_cycles: from a request to the first byte.
+        latency_cycles: from a request to the first byte, and to the end of what is written.
         holds_interface: whether the inputs and outputs of the network lie in it too.
+        spills: whether feature maps that it does not hold lie outside; where nothing can be written
+            outside, the toolchain has to make do with it.
     """
 
     bytes: Count
@@ -54,14 +56,28 @@ class Sram(Section):
     burst_bytes: Count = 1
     latency_cycles: Amount = 0.0
     holds_interface: bool = True
+    spills: bool = True
+
+    @property
+    def write_latency_cycles(self) -> float:
+        """From a request to the end of what is written."""
+        return self.latency_cycles
 
 
 class Dram(Section):
-    """Memory outside the chip, DRAM or flash: weights, tables, and what the SRAM does not hold."""
+    """Memory outside the chip, DRAM or flash: weights, tables, and what the SRAM does not hold.
+
+    Attributes:
+        bytes_per_cycle: read and written together, all cores.
+        latency_cycles: from a request to the first byte.
+        burst_bytes: that it moves at once; shorter runs leave the rest unused.
+        write_latency_cycles: from a request to the end of what is written.
+    """
 
     bytes_per_cycle: Rate
     latency_cycles: Amount
     burst_bytes: Count = 1
+    write_latency_cycles: Amount = 0.0
 
 
 class MacRates(Section):

@@ -28,6 +28,7 @@ class Contraction:
         kernel: (height, width).
         stride: (height, width); for a transposed convolution the factor by which it upsamples.
         transposed: rows and columns are those of the input, not of the output.
+        dilation: steps between elements of the kernel, (height, width).
     """
 
     batch: int
@@ -39,6 +40,7 @@ class Contraction:
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     transposed: bool = False
+    dilation: tuple[int, int] = (1, 1)
 
     @property
     def positions(self) -> int:
@@ -137,6 +139,7 @@ def _convolution(graph: Graph, node: Node) -> Contraction | None:
     inputs = kernel[0] // groups if transposed else kernel[1]
     outputs = kernel[1] if transposed else kernel[0] // groups
     strides = tuple(node.attrs.get("strides", ())) or (1,) * (len(kernel) - 2)
+    dilations = tuple(node.attrs.get("dilations", ())) or (1,) * (len(kernel) - 2)
     rows, columns = _plane(plane[2:])
     return Contraction(
         batch=plane[0],
@@ -148,6 +151,7 @@ def _convolution(graph: Graph, node: Node) -> Contraction | None:
         kernel=_plane(kernel[2:]),
         stride=_plane(strides),
         transposed=transposed,
+        dilation=_plane(dilations),
     )
 
 

@@ -25,7 +25,7 @@ from actcc.graph import Array, Graph
 from actcc.graph.files import write_text
 from actcc.latency_models import Profile, load_profile
 from actcc.latency_models.npu_cycles import Cycles
-from actcc.latency_models.npu_operations import HOST, Operation
+from actcc.latency_models.npu_program import HOST, Operation
 from actcc.latency_models.probe_regression import training_rows
 from actcc.latency_models.probe_table import ProbeRow, ProbeTable
 from actcc.probe.fit import Fit, cross_validate, error_rows, measured_ns, quoted

@@ -22,6 +22,7 @@ from actcc.backends.ethos_u.ranges import FIXED_OPERATORS
 from actcc.backends.ethos_u.resizing import resize
 from actcc.errors import PricingError
 from actcc.graph import Array
+from actcc.graph.axes import axis_groups
 
 Rule = Callable[[Builder, Step], None]
 
@@ -64,29 +65,6 @@ def reshape(builder: Builder, step: Step) -> None:
     order = _with_ones(tuple(behind), shape)
     index = builder.reshaped(source.index, tuple(shape[axis] for axis in order), step.writes)
     builder.alias(step.writes, Value(index, shape, order))
-
-
-def axis_groups(
-    before: tuple[int, ...], after: tuple[int, ...]
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Axes of more than one element that go over into each other: (0, 1) → (0,) where two merge.
-
-    Both shapes have the same number of elements.
-    """
-    groups: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    left = [axis for axis, size in enumerate(before) if size != 1]
-    right = [axis for axis, size in enumerate(after) if size != 1]
-    while left and right:
-        one, other = [left.pop(0)], [right.pop(0)]
-        while (a := elements([before[i] for i in one])) != (
-            b := elements([after[i] for i in other])
-        ):
-            if a < b:
-                one.append(left.pop(0))
-            else:
-                other.append(right.pop(0))
-        groups.append((tuple(one), tuple(other)))
-    return groups
 
 
 def _as_stored(

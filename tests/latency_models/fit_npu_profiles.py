@@ -6,8 +6,8 @@ Every network is compiled as it is and with all SiLU, HardSwish, ReLU and ReLU6 
 SiLU, HardSwish and ReLU. The rates in `FITTED_RATES` of each profile are fitted to Vela's totals on
 `FITTED` only (as they are and with ReLU), with a pull towards those of npu_base; --write puts them
 into the profile. Then a table for
-docs/analytic-npus.md is printed. FOLDER holds the networks that are not in examples/; the text
-detector comes from rapidocr-onnxruntime. Needs actcc[ethos-u,predict,ocr].
+docs/analytic-npus.md is printed. FOLDER holds the networks that are not in examples/; those
+that read text come from rapidocr-onnxruntime. Needs actcc[ethos-u,predict,ocr].
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 import actcc.latency_models
 from actcc.backends.analytic import AnalyticBackend
 from actcc.graph import Graph
+from actcc.graph.extract import extract
 from actcc.latency_models import Profile, load_profile
 from actcc.normalize import normalize
 from actcc.passes.swap_activation import activation_sites
@@ -36,16 +37,28 @@ from actcc.targets import load_target
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMPILED = {"npu1": "ethos-u55-256", "npu2": "ethos-u65-512"}
 FITTED = ("garment_detector", "mobilenet_v2", "yolox_nano_416", "FastestDet")
-HELD_OUT = ("fashion_mnist", "mobilenet_v3_small", "ultraface_rfb_320", "ocr_detector")
+HELD_OUT = (
+    "fashion_mnist",
+    "mobilenet_v3_small",
+    "ultraface_rfb_320",
+    "ocr_detector",
+    "ocr_direction",
+    "ocr_recogniser_plane",
+)
 # Those of npu_base, read off single operators.
 FITTED_RATES = {
     "weights.bytes_per_weight": 0.91,
     "weights.bytes_per_filler": 0.37,
-    "elements_per_cycle.softmax": 0.0665,
 }
 SWAPPED = frozenset({"Silu", "HardSwish", "Relu", "Relu6", "Clip"})
 VARIANTS = ("as is", "SiLU", "HardSwish", "ReLU")
-PAGE = (1, 3, 480, 480)
+# The networks of rapidocr-onnxruntime: file, shape of the input, and the last tensor where only a
+# part is taken. What follows in the recogniser is a transformer, whose Sqrt has no int8 lowering.
+OCR = {
+    "ocr_detector": ("*_det_*.onnx", (1, 3, 480, 480), ""),
+    "ocr_direction": ("*_cls_*.onnx", (1, 3, 48, 192), ""),
+    "ocr_recogniser_plane": ("*_rec_*.onnx", (1, 3, 48, 320), "p2o.AveragePool.1"),
+}
 PULL = 0.1  # a rate that is off by e counts as much as a network that is off by a tenth of it
 
 
@@ -65,14 +78,23 @@ def network(name: str, models: Path) -> Graph:
     Raises:
         ActccError: it cannot be read.
     """
-    if name == "ocr_detector":
+    if name in OCR:
+        pattern, shape, last = OCR[name]
         found = importlib.util.find_spec("rapidocr_onnxruntime")
         assert found is not None
         assert found.origin is not None
-        (path,) = (Path(found.origin).parent / "models").glob("*_det_*.onnx")
-        return normalize(Graph.load(path, {"x": PAGE})).graph
+        (path,) = (Path(found.origin).parent / "models").glob(pattern)
+        whole = normalize(Graph.load(path, {"x": shape})).graph
+        return up_to(whole, last) if last else whole
     own = EXAMPLES / name / f"{name}.onnx"
     return normalize(Graph.load(own if own.exists() else models / f"{name}.onnx")).graph
+
+
+def up_to(graph: Graph, last: str) -> Graph:
+    """The nodes in front of a tensor, with the one that writes it."""
+    nodes = list(graph.nodes())
+    (end,) = (at for at, node in enumerate(nodes) if last in [t.name for t in node.outputs])
+    return extract(graph, [node.name for node in nodes[: end + 1]], [last])
 
 
 def variants(graph: Graph) -> Iterator[tuple[str, Graph]]:

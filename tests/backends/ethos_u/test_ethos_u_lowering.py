@@ -17,9 +17,9 @@ pytest.importorskip("ethosu", reason="needs the extra 'ethos-u'")
 from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.lowering import lower
 from actcc.backends.ethos_u.network import int8_range
-from actcc.backends.ethos_u.shapes import axis_groups
 from actcc.errors import PricingError
 from actcc.graph import Graph
+from actcc.graph.axes import axis_groups
 from actcc.normalize import normalize
 
 IMAGE = (1, 8, 12, 12)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.fold_batch_norm import FoldBatchNorm
 from actcc.passes.fold_constants import FoldConstants
+from actcc.passes.fold_scale_and_shift import FoldScaleAndShift
 from actcc.passes.freeze_initializers import FreezeInitializers
 from actcc.passes.inline_functions import InlineFunctions
 from actcc.passes.move_activation import MoveActivation
@@ -27,4 +28,5 @@ NORMALIZING: tuple[type[NormalizingPass], ...] = (
     FoldConstants,
     RemoveIdentity,
     FoldBatchNorm,
+    FoldScaleAndShift,
 )

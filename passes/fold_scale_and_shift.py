@@ -156,6 +156,8 @@ class _Folder:
             found = self._read(node)
             if found is None or (nodes and not only_read_by(graph, node.outputs[0])):
                 break
+            if _ends_normalization(graph, found.reads):
+                return "it ends a normalization, which runtimes know as a whole"
             shape = self._shape(found.reads)
             rank = layer.rank or len(shape or ())
             along = found.along_channels(rank, layer.channel_axis, layer.input_channels)
@@ -165,9 +167,7 @@ class _Folder:
             nodes.insert(0, node)
             node = graph.producer(found.reads)
         if together is None:
-            return "its constant differs along other axes than the channels"
-        if _ends_normalization(graph, together.reads):
-            return "it ends a normalization, which runtimes know as a whole"
+            return "its constant has other axes than the channels, or the shape is unknown"
         return _Chain(tuple(nodes), together.reads, together)
 
     def _replace(self, chain: _Chain, layer: LinearLayer, *, left: bool) -> None:

@@ -129,6 +129,8 @@ class _Folder:
         problem = next((layer for layer in found if isinstance(layer, str)), "")
         if problem:
             return problem
+        if len({(layer.channel_axis, layer.input_channels) for layer in layers}) > 1:
+            return "the layers that read it have their channels along different axes"
         chain = self._chain(last, layers[0])
         if isinstance(chain, str):
             return chain
@@ -139,8 +141,9 @@ class _Folder:
             return left
         new = [each.scaled_before(scale, np.zeros(()) if left else shift) for each in layers]
         for layer, folded in zip(layers, new, strict=True):
-            if folded.input_channels != layers[0].input_channels or (why := layer.obstacle(folded)):
-                return "the layers that read it differ in channels" if not why else why
+            problem = problem or layer.obstacle(folded)
+        if problem:
+            return problem
         for layer, folded in zip(layers, new, strict=True):
             layer.store(graph, folded)
         self._replace(chain, layers[0], left=bool(left))

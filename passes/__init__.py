@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.fold_batch_norm import FoldBatchNorm
 from actcc.passes.fold_constants import FoldConstants
+from actcc.passes.fold_padding import FoldPadding
 from actcc.passes.fold_scale_and_shift import FoldScaleAndShift
 from actcc.passes.freeze_initializers import FreezeInitializers
 from actcc.passes.inline_functions import InlineFunctions
+from actcc.passes.merge_equal_nodes import MergeEqualNodes
 from actcc.passes.move_activation import MoveActivation
 from actcc.passes.remove_identity import RemoveIdentity
 from actcc.passes.simplify import Simplify
+from actcc.passes.simplify_activations import SimplifyActivations
 from actcc.passes.swap_activation import SwapActivation
 
 if TYPE_CHECKING:
@@ -21,12 +24,18 @@ if TYPE_CHECKING:
 BUILT_IN: tuple[type[Pass], ...] = (SwapActivation, MoveActivation, DropActivation)
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.
+# Equal branches go before a fold gives each of them weights of its own. Padding goes before scale
+# and shift, which ask whether a convolution pads; activations that change nothing go before it too,
+# so that it sees which constants belong to one.
 NORMALIZING: tuple[type[NormalizingPass], ...] = (
     FreezeInitializers,
     InlineFunctions,
     Simplify,
     FoldConstants,
     RemoveIdentity,
+    MergeEqualNodes,
+    SimplifyActivations,
+    FoldPadding,
     FoldBatchNorm,
     FoldScaleAndShift,
 )

@@ -21,8 +21,9 @@ def graph_of(
     opset: int = 17,
     element: str = "float",
 ) -> Graph:
-    """A network of one input x whose outputs have no declared shape."""
-    declared = ", ".join(f"float[] {name}" for name in outputs.split())
+    """A network of one input x; an output is "y", or "int64:y" of another type than the input."""
+    named = [entry.rpartition(":") for entry in outputs.split()]
+    declared = ", ".join(f"{kind or element}[] {name}" for kind, _, name in named)
     sizes = ", ".join(map(str, x))
     text = (
         f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> '
@@ -30,8 +31,7 @@ def graph_of(
     )
     model = onnx.parser.parse_model(text)
     for info in model.graph.output:
-        info.type.tensor_type.Clear()
-        info.type.tensor_type.elem_type = model.graph.input[0].type.tensor_type.elem_type
+        info.type.tensor_type.ClearField("shape")
     for name, values in (constants or {}).items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values), name))
     return Graph.load(model)

@@ -92,12 +92,13 @@ POOL = "kernel_shape = [2, 2]"
         ('a = Pad <mode = "reflect"> (x, p) y = Conv(a, w)', "repeats elements"),
         ('a = Pad(x, p) y = Conv <auto_pad = "SAME_UPPER"> (a, w)', "auto_pad"),
         (f"a = Pad(x, p) y = MaxPool <{POOL}> (a)", "largest element"),
-        (f"a = Pad(x, p, low) y = MaxPool <{POOL}, pads = [1, 1, 1, 1]> (a)", "large as the kernel"),
+        (f"a = Pad(x, p, low) y = MaxPool <{POOL}, pads = [1, 1, 1, 1]> (a)", "large as the"),
         (f"a = Pad(x, p, low) y = MaxPool <{POOL}, ceil_mode = 1> (a)", "ceil_mode"),
         (f"a = Pad(x, p, low) y, z = MaxPool <{POOL}> (a)", "indices"),
         ("a = Pad(x, p) y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)", "count"),
         ("a = Pad(x, p) b = Conv(a, w) y = Add(a, a)", "not all that reads it"),
-        ("a = Pad(x, p) q = QuantizeLinear(a, one, zero) y = DequantizeLinear(q, one, zero)", "QDQ"),
+        ("a = Pad(x, p) q = QuantizeLinear(a, one, zero) y = DequantizeLinear(q, one, zero)",
+         "QDQ"),
     ],
 )  # fmt: skip
 def test_what_stays_and_why(body: str, reason: str) -> None:

@@ -13,15 +13,23 @@ from actcc.passes.freeze_initializers import FreezeInitializers
 from actcc.passes.inline_functions import InlineFunctions
 from actcc.passes.merge_equal_nodes import MergeEqualNodes
 from actcc.passes.move_activation import MoveActivation
+from actcc.passes.pooling_chain import PoolingChain
 from actcc.passes.remove_identity import RemoveIdentity
 from actcc.passes.simplify import Simplify
 from actcc.passes.simplify_activations import SimplifyActivations
+from actcc.passes.space_to_depth_stem import SpaceToDepthStem
 from actcc.passes.swap_activation import SwapActivation
 
 if TYPE_CHECKING:
     from actcc.pass_api import NormalizingPass, Pass
 
-BUILT_IN: tuple[type[Pass], ...] = (SwapActivation, MoveActivation, DropActivation)
+BUILT_IN: tuple[type[Pass], ...] = (
+    SwapActivation,
+    MoveActivation,
+    DropActivation,
+    SpaceToDepthStem,
+    PoolingChain,
+)
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.
 # Equal branches go before a fold gives each of them weights of its own. Padding goes before scale

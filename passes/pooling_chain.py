@@ -3,9 +3,9 @@
     SPPF:  y₁ = P_k(x), y₂ = P_k(y₁), y₃ = P_k(y₂)    =    SPP:  P_k(x), P_{2k-1}(x), P_{3k-2}(x)
 
 A maximum of maxima is that of the union of the windows: kernels k and l one behind the other cover
-k + l - 1, and pads add up. With stride 1 and as much padding as keeps the size (together k - 1), the
+k + l - 1, and pads add up. With stride 1 and padding that keeps the size (together k - 1), the
 union at the border is the same too, since padding never wins. A chain compares less (k² elements
-each time), parallel pooling does not wait; what either costs is in the prices. (He et al. 2015, SPP;
+each time), parallel pooling does not wait; the prices say what either costs. (He et al. 2015, SPP;
 Jocher 2021, SPPF.)
 
 Requires: stride 1, no dilation, padding that keeps the size, no indices; the pooled tensors meet in

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actcc.activations.ranges import value_range
+from actcc.activations.ranges import ValueRanges
 from actcc.graph import Graph, Node
 from actcc.graph.linear_layer import only_read_by
 from actcc.pass_api import NormalizingPass
@@ -145,7 +145,7 @@ def _obstacle_of(graph: Graph, pad: Node, reader: Node, padding: _Padding) -> st
         return "" if counted or not any(own) else "the AveragePool has pads that do not count"
     if any(tensor.outputs or graph.is_output(tensor) for tensor in reader.outputs[1:]):
         return "the MaxPool behind it also gives indices"
-    lowest = max(value_range(graph, pad.inputs[0]).low, float(np.finfo(np.float32).min))
+    lowest = max(ValueRanges(graph).of(pad.inputs[0]).low, float(np.finfo(np.float32).min))
     if value > lowest:
         return f"{value:g} may be the largest element of a window of the MaxPool behind it"
     return ""

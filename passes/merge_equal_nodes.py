@@ -56,7 +56,8 @@ class MergeEqualNodes(NormalizingPass):
         if named:
             reason = "results that are outputs of the graph need a node each"
             notes.append(f"kept {len(named)}: {reason} ('{named[0]}')")
-        graph.prune()
+        if merged:
+            graph.prune()
         return graph, notes
 
 

@@ -23,7 +23,7 @@ from collections import Counter
 import numpy as np
 
 from actcc.activations import Activation
-from actcc.activations.ranges import Range, clip_bounds, value_range
+from actcc.activations.ranges import Range, ValueRanges, clip_bounds
 from actcc.activations.spellings import spellings_of, write
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.linear_layer import only_read_by
@@ -48,10 +48,11 @@ class SimplifyActivations(NormalizingPass):
     def run(self, graph: Graph) -> tuple[Graph, list[str]]:
         """The graph itself, and what was removed."""
         done: Counter[str] = Counter()
+        ranges = ValueRanges(graph)
         for node in list(graph.nodes()):
             if node.domain not in _ONNX or not node.outputs:
                 continue
-            if _changes_nothing(graph, node):
+            if _changes_nothing(graph, node, ranges):
                 done[f"removed {{}} {node.op} that changed nothing"] += 1
                 site = Site([node], node.inputs[0], node.outputs[0])
                 with graph.marking(self.name, site.writes, "removed"):
@@ -64,12 +65,12 @@ class SimplifyActivations(NormalizingPass):
         return graph, [line.format(count) for line, count in done.items()]
 
 
-def _changes_nothing(graph: Graph, node: Node) -> bool:
+def _changes_nothing(graph: Graph, node: Node, ranges: ValueRanges) -> bool:
     bounds = clip_bounds(graph, node)
     if bounds is not None:
-        return value_range(graph, node.inputs[0]).within(bounds)
+        return ranges.of(node.inputs[0]).within(bounds)
     if node.op in _IDENTITY_WHERE_POSITIVE:
-        return value_range(graph, node.inputs[0]).low >= 0
+        return ranges.of(node.inputs[0]).low >= 0
     writer = graph.producer(node.inputs[0]) if node.inputs else None
     if writer is None or writer.domain not in _ONNX:
         return False
@@ -79,22 +80,17 @@ def _changes_nothing(graph: Graph, node: Node) -> bool:
 def _merge_clips(graph: Graph, node: Node) -> bool:
     """Case 2."""
     outer = clip_bounds(graph, node)
-    inner_node = graph.producer(node.inputs[0]) if outer is not None else None
-    inner = None if inner_node is None else clip_bounds(graph, inner_node)
-    element = str(graph.dtype(node.outputs[0]))
-    if (
-        inner is None
-        or outer is None
-        or inner_node is None
-        or not only_read_by(graph, node.inputs[0])
-    ):
+    before = graph.producer(node.inputs[0]) if outer is not None else None
+    inner = None if before is None else clip_bounds(graph, before)
+    if outer is None or before is None or inner is None or not only_read_by(graph, node.inputs[0]):
         return False
     function = _clip(inner.clipped(outer))
     if inner.low > inner.high or outer.low > outer.high or function is None:
         return False
+    element = str(graph.dtype(node.outputs[0]))
     for spelling in spellings_of(function):
         if not spelling.obstacle(function, graph.opset, element, contrib=False):
-            site = Site([inner_node, node], inner_node.inputs[0], node.outputs[0])
+            site = Site([before, node], before.inputs[0], node.outputs[0])
             with graph.marking(SimplifyActivations.name, site.writes, str(function)):
                 write(graph, site, function, spelling, element)
             return True

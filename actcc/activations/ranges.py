@@ -103,27 +103,39 @@ def clip_bounds(graph: Graph, node: Node) -> Range | None:
     )
 
 
-def value_range(graph: Graph, tensor: Tensor, depth: int = _DEEPEST) -> Range:
-    """The range of a tensor's elements; unbounded where nothing is known."""
-    constant = graph.constant(tensor)
-    if constant is not None:
-        numeric = constant.dtype.kind in "fiu" and constant.size
-        return Range(float(constant.min()), float(constant.max())) if numeric else UNBOUNDED
-    node = graph.producer(tensor)
-    if node is None or node.domain not in _ONNX or depth == 0:
-        return UNBOUNDED
+class ValueRanges:
+    """Ranges of tensors of a graph; exact edits change none, so that they are remembered."""
 
-    def of(index: int) -> Range:
-        return value_range(graph, node.inputs[index], depth - 1)
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._known: dict[int, Range] = {}
 
-    bounds = clip_bounds(graph, node)
-    if bounds is not None:
-        return of(0).clipped(bounds)
-    if node.op in _BOUNDED:
-        return _BOUNDED[node.op]
-    if node.op in _SELECTING or (node.op == "Resize" and _is_nearest(node)):
-        return of(0)
-    return _combined(node, of)
+    def of(self, tensor: Tensor, depth: int = _DEEPEST) -> Range:
+        """The range of a tensor's elements; unbounded where nothing is known."""
+        if id(tensor) not in self._known:
+            self._known[id(tensor)] = self._find(tensor, depth)
+        return self._known[id(tensor)]
+
+    def _find(self, tensor: Tensor, depth: int) -> Range:
+        constant = self._graph.constant(tensor)
+        if constant is not None:
+            numeric = constant.dtype.kind in "fiu" and constant.size
+            return Range(float(constant.min()), float(constant.max())) if numeric else UNBOUNDED
+        node = self._graph.producer(tensor)
+        if node is None or node.domain not in _ONNX or depth == 0:
+            return UNBOUNDED
+
+        def of(index: int) -> Range:
+            return self.of(node.inputs[index], depth - 1)
+
+        bounds = clip_bounds(self._graph, node)
+        if bounds is not None:
+            return of(0).clipped(bounds)
+        if node.op in _BOUNDED:
+            return _BOUNDED[node.op]
+        if node.op in _SELECTING or (node.op == "Resize" and _is_nearest(node)):
+            return of(0)
+        return _combined(node, of)
 
 
 def _combined(node: Node, of: Callable[[int], Range]) -> Range:

@@ -142,3 +142,8 @@ def test_where_rounding_hides_the_order_the_index_is_still_that_of_a_largest() -
     x = np.array([40, 50], np.float32).reshape(1, 2, 1, 1)
     before, after = (run(session(each), {"x": x})["y"].item() for each in (graph, result))
     assert (before, after) == (0, 1)
+
+
+def test_a_tensor_that_is_added_to_itself_again_and_again_is_looked_at_once() -> None:
+    doubled = " ".join(f"a{index + 1} = Add(a{index}, a{index})" for index in range(30))
+    assert_kept(network(f"a0 = Neg(x) {doubled} y = Relu(a30)", (1, 2)), SIMPLIFY)

@@ -12,14 +12,13 @@ which runtimes want one for each reader; and nodes whose both results need names
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Hashable
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph import Graph, Node
 from actcc.graph.operators import PRECISION, RANDOM
 from actcc.pass_api import NormalizingPass
 
@@ -35,23 +34,25 @@ class MergeEqualNodes(NormalizingPass):
         """The graph itself, how many nodes went, and why equal ones stayed."""
         merged: Counter[str] = Counter()
         named: list[str] = []
-        found: dict[Hashable, Node] = {}
-        sources: dict[int, Hashable] = {}
+        found: dict[Hashable, list[Node]] = {}
+        sources: dict[str, str] = {}
         for node in list(graph.nodes()):
             key = _key(graph, node, sources)
             if key is None:
                 continue
-            twin = found.setdefault(key, node)
-            if twin is node:
+            alike = found.setdefault(key, [])
+            twin = next((other for other in alike if _same_constants(graph, other, node)), None)
+            if twin is None:
+                alike.append(node)
                 continue
             stays = _merge(graph, twin, node)
             if stays is None:
                 named.append(node.name)
                 continue
             merged[node.op] += 1
-            found[key] = stays
+            alike[alike.index(twin)] = stays
             for one, other in zip(twin.outputs, node.outputs, strict=True):
-                sources[id(other)] = _source(graph, one, sources)
+                sources[other.name] = sources.get(one.name, one.name)
         notes = [f"merged {count} {op} with equal ones" for op, count in sorted(merged.items())]
         if named:
             reason = "results that are outputs of the graph need a node each"
@@ -61,8 +62,12 @@ class MergeEqualNodes(NormalizingPass):
         return graph, notes
 
 
-def _key(graph: Graph, node: Node, sources: dict[int, Hashable]) -> Hashable | None:
-    """Equal for nodes that compute the same; None where a node stays as it is."""
+def _key(graph: Graph, node: Node, sources: dict[str, str]) -> Hashable | None:
+    """Equal for nodes that compute the same if their constants are equal; None for those to keep.
+
+    Args:
+        sources: of tensors that hold the same, the name that stands for all of them.
+    """
     if node.domain not in (None, "", "ai.onnx") or node.op in _NEVER or not node.inputs:
         return None
     if node.attrs.get("training_mode", 0) or any(
@@ -71,34 +76,27 @@ def _key(graph: Graph, node: Node, sources: dict[int, Hashable]) -> Hashable | N
         return None
     attributes = tuple(sorted((name, _value(value)) for name, value in node.attrs.items()))
     present = tuple(not tensor.is_empty() for tensor in node.outputs)
-    return (
-        node.op,
-        attributes,
-        present,
-        tuple(_source(graph, tensor, sources) for tensor in node.inputs),
-    )
+    constant = [not t.is_empty() and graph.constant(t) is not None for t in node.inputs]
+    pairs = zip(node.inputs, constant, strict=True)
+    reads = tuple(None if fixed else sources.get(t.name, t.name) for t, fixed in pairs)
+    return node.op, attributes, present, reads
 
 
-def _source(graph: Graph, tensor: Tensor, sources: dict[int, Hashable]) -> Hashable:
-    if tensor.is_empty():
-        return ""
-    if id(tensor) not in sources:
-        values = graph.constant(tensor)
-        sources[id(tensor)] = id(tensor) if values is None else _digest(values)
-    return sources[id(tensor)]
+def _same_constants(graph: Graph, node: Node, other: Node) -> bool:
+    for one, two in zip(node.inputs, other.inputs, strict=True):
+        first, second = (None if t.is_empty() else graph.constant(t) for t in (one, two))
+        if one is two or first is None or second is None:
+            continue
+        if first.dtype != second.dtype or not np.array_equal(first, second):
+            return False
+    return True
 
 
 def _value(value: object) -> str:
-    if isinstance(value, gs.Constant):
-        return repr(_digest(np.asarray(value.values)))
-    return repr(_digest(value)) if isinstance(value, np.ndarray) else repr(value)
-
-
-def _digest(values: Array) -> Hashable:
-    data = np.ascontiguousarray(values)
-    if data.dtype == object:
-        return repr(data.tolist())
-    return str(data.dtype), data.shape, hashlib.sha256(data.tobytes()).hexdigest()
+    array = np.asarray(value.values) if isinstance(value, gs.Constant) else value
+    if isinstance(array, np.ndarray):
+        return f"{array.dtype}{array.shape}{array.tolist()}"
+    return repr(array)
 
 
 def _merge(graph: Graph, twin: Node, node: Node) -> Node | None:

@@ -108,13 +108,13 @@ class ValueRanges:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._known: dict[int, Range] = {}
+        self._known: dict[str, Range] = {}
 
     def of(self, tensor: Tensor, depth: int = _DEEPEST) -> Range:
         """The range of a tensor's elements; unbounded where nothing is known."""
-        if id(tensor) not in self._known:
-            self._known[id(tensor)] = self._find(tensor, depth)
-        return self._known[id(tensor)]
+        if tensor.name not in self._known:
+            self._known[tensor.name] = self._find(tensor, depth)
+        return self._known[tensor.name]
 
     def _find(self, tensor: Tensor, depth: int) -> Range:
         constant = self._graph.constant(tensor)

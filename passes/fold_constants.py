@@ -21,21 +21,12 @@ from onnx import shape_inference
 
 from actcc.errors import ModelError
 from actcc.graph import Array, Graph, Node
+from actcc.graph.operators import PRECISION, RANDOM
 from actcc.graph.shapes import type_of
 from actcc.pass_api import NormalizingPass
 from actcc.runtime import run, session
 
-_RANDOM = (
-    "Bernoulli",
-    "Dropout",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-)
-_PRECISION = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-_NEVER = frozenset((*_RANDOM, *_PRECISION, "Constant"))
+_NEVER = RANDOM | PRECISION | {"Constant"}
 _NUMBERS = "biuf"  # dtype kinds: bool, integers, floats
 _LEAST_GROWTH, _MOST_GROWTH = 64 * 1024, 1024 * 1024
 _MOST_READ = 64 * 1024 * 1024

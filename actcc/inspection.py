@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +123,15 @@ def inspect_model(
 
 def _block_rows(graph: Graph) -> tuple[BlockRow, ...]:
     """Blocks that look alike in one row, those with the most work first."""
-    rows: dict[tuple[Any, ...], list[Block]] = {}
+    alike: dict[BlockRow, list[Block]] = {}
     for block in find_blocks(graph):
-        key = (block.kind, block.shapes, block.has_gate, block.has_residual, block.macs)
-        rows.setdefault(key, []).append(block)
-    found = [BlockRow(*key, _mass(graph, blocks[0]), len(blocks)) for key, blocks in rows.items()]
-    return tuple(sorted(found, key=lambda row: -(row.macs or 0) * row.count))
+        look = (block.kind, block.shapes, block.has_gate, block.has_residual, block.macs)
+        alike.setdefault(BlockRow(*look, nn_mass=0.0, count=0), []).append(block)
+    rows = (
+        replace(row, nn_mass=_mass(graph, blocks[0]), count=len(blocks))
+        for row, blocks in alike.items()
+    )
+    return tuple(sorted(rows, key=lambda row: -(row.macs or 0) * row.count))
 
 
 def _mass(graph: Graph, block: Block) -> float:

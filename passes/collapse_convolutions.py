@@ -43,7 +43,7 @@ from actcc.linear import (
     spatial_sizes,
 )
 from actcc.pass_api import Pass, rewrite
-from actcc.site import Candidate, Refusal, Site
+from actcc.site import Candidate, Fact, Refusal, Site
 from actcc.targets import Target
 
 _LONGEST = 3
@@ -113,7 +113,7 @@ def _sites(graph: Graph, links: Chain, types: Types) -> Iterator[Site | Refusal]
     axes, _ = _outline([c for c in found if isinstance(c, Convolution)])
     nodes = [name for link in links[:-1] for name in link.nodes] + [last.layer]
     residual = residual_of(graph, links)
-    facts = {
+    facts: dict[str, Fact] = {
         "layers": "\n".join(link.layer for link in links),
         "kernel": "x".join(str(axis.kernel) for axis in axes),
         "residual": False,
@@ -172,8 +172,9 @@ def _obstacle(
 def _is_exact(graph: Graph, links: Chain, layers: Sequence[Convolution], types: Types) -> bool:
     if len(layers) > 2:
         return False  # its pairs are sites of their own
-    source = graph.tensor(links[0].reads)
-    return not composition_obstacle(*layers, spatial_sizes(source, layers[0].rank, types))
+    first, second = layers
+    sizes = spatial_sizes(graph.tensor(links[0].reads), first.rank, types)
+    return not composition_obstacle(first, second, sizes)
 
 
 def _outline(layers: Sequence[Convolution]) -> tuple[list[Axis], int]:

@@ -24,7 +24,7 @@ from actcc.errors import PassError
 from actcc.graph import Array, Graph
 from actcc.linear import FullyConnected, Obstacle, compose_maps, fully_connected
 from actcc.pass_api import Pass, rewrite
-from actcc.site import Candidate, Refusal, Site
+from actcc.site import Candidate, Fact, Refusal, Site
 from actcc.targets import Target
 
 _PRODUCTS = ("Gemm", "MatMul")
@@ -48,7 +48,11 @@ class CollapseMatrixProducts(Pass):
                     continue
                 width = len(pair[1].map.weights)
                 nodes = [*first.nodes, *second.nodes[: second.own]]
-                facts = {"first": first.layer, "second": second.layer, "width": width}
+                facts: dict[str, Fact] = {
+                    "first": first.layer,
+                    "second": second.layer,
+                    "width": width,
+                }
                 kind = f"{first.op}, {second.op}"
                 yield Site(nodes, first.reads, second.gives, kind, facts)
 

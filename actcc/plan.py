@@ -117,6 +117,9 @@ class Plan:
         skip: passes that were left out by name.
         predicted_latency_ns: None where the target cannot price the model.
         latency: None where the target cannot time the model, which is left as it is then.
+        macs: multiply-accumulates of the normalized network and of the result; None where shapes
+            are not known.
+        nn_mass: of both; see `actcc.estimators.nn_mass`.
     """
 
     format: int
@@ -140,6 +143,8 @@ class Plan:
     peak_bytes: tuple[int | None, int | None]
     max_relative_difference: float | None
     dram_bytes: tuple[int | None, int | None] = (None, None)
+    macs: tuple[int | None, int | None] = (None, None)
+    nn_mass: tuple[float, float] = (0.0, 0.0)
 
     @property
     def chosen(self) -> dict[str, str]:

@@ -17,9 +17,12 @@ from typing import Literal
 
 from actcc.budget import Amount
 from actcc.deploy import TfliteFiles, tflite_paths
+from actcc.errors import ActccError
+from actcc.estimators.nn_mass import nn_mass
 from actcc.graph import Graph, content_hash
 from actcc.graph.files import deliver, writing
 from actcc.graph.fingerprint import hash_of_parts, model_parts
+from actcc.graph.macs import count_macs
 from actcc.normalize import Normalized
 from actcc.pass_api import Survey
 from actcc.plan import FORMAT, AccuracyFigures, LatencyFigures, Plan
@@ -294,6 +297,8 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
         latency, accuracy = best.verdict.latency, best.verdict.accuracy
         peaks, difference = best.verdict.peak_bytes, best.verdict.max_relative_difference
         dram = best.verdict.dram_bytes
+    # Unchanged, the file may still have what is folded before anything is counted.
+    compared = outcome.normalized.graph if best is None else result
     return Plan(
         format=FORMAT,
         model_name=outcome.source.name,
@@ -323,7 +328,16 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
         peak_bytes=peaks,
         max_relative_difference=difference if math.isfinite(difference) else None,
         dram_bytes=dram,
+        macs=(_macs(outcome.normalized.graph), _macs(compared)),
+        nn_mass=(nn_mass(outcome.normalized.graph), nn_mass(compared)),
     )
+
+
+def _macs(graph: Graph) -> int | None:
+    try:
+        return count_macs(graph)
+    except ActccError:  # a shape that is not static
+        return None
 
 
 def _settings(verifier: Verifier) -> dict[str, str]:

@@ -82,7 +82,20 @@ def _before_after(result: Result) -> Table:
     for name, (before, after) in memories:
         share = f"{100 * after / before:.1f} %" if before and after is not None else ""
         table.add_row(name, kibibytes(before), kibibytes(after), share)
+    _structure_rows(table, plan)
     return table
+
+
+def _structure_rows(table: Table, plan: Plan) -> None:
+    """What a plan that restructures blocks did to the network; nothing for activations alone."""
+    before, after = plan.macs
+    if before and after is not None and before != after:
+        share = f"{100 * after / before:.1f} %"
+        table.add_row(
+            "multiply-accumulates", f"{before / 1e6:.1f} M", f"{after / 1e6:.1f} M", share
+        )
+        masses = [f"{mass:.4g}" for mass in plan.nn_mass]
+        table.add_row("NN-Mass", *masses, "")
 
 
 def _latency_rows(table: Table, latency: LatencyFigures, predicted: float | None) -> None:

@@ -64,6 +64,10 @@ def before_and_after(result: Result, original: Graph) -> tuple[Row, ...]:
     if before or after:
         change = change_of(before, after)
         rows.append(Row("DRAM", "peak use", bytes_of(before), bytes_of(after), change))
+    macs, left = plan.macs
+    if macs and left and macs != left:
+        shown = (f"{macs / 1e6:,.1f} M", f"{left / 1e6:,.1f} M", change_of(macs, left))
+        rows.append(Row("Multiply-accumulates", "of one inference", *shown))
     rows.append(_size_row(model_bytes(original), model_bytes(result.graph)))
     rows.append(_count_row(len(list(original.nodes())), len(list(result.graph.nodes()))))
     return tuple(rows)

@@ -3,6 +3,7 @@
     python tests/backends/benchmark_predictions.py                   example networks
     python tests/backends/benchmark_predictions.py --shared FOLDER   real networks too
     python tests/backends/benchmark_predictions.py --target openvino-cpu --network garment
+    python tests/backends/benchmark_predictions.py --structure       blocks restructured too
 
 Predicted is what a plan says before it is verified: the normalized network's latency with the
 differences of the chosen candidates added, against the original's. Measured is the emitted model
@@ -36,6 +37,7 @@ from actcc.tasks import process_pool
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOLERANCE = 0.10
+ACTIVATIONS = ("move-activation",)  # and the swaps
 CALIBRATION_SAMPLES = 4
 
 
@@ -219,13 +221,21 @@ class Priced:
         return apply_candidates(self.graph, self.passes, plan)
 
 
-def priced(network: Network, target: Target) -> Priced:
-    """Every candidate's price, without a cache."""
+def priced(network: Network, target: Target, *, structure: bool = False) -> Priced:
+    """Every candidate's price, without a cache.
+
+    Args:
+        structure: of all passes, not only of those that rewrite activations alone.
+    """
     original = network.load()
     graph = normalize(original).graph
     passes: list[Pass] = [
         SwapQuantizedToo(),
-        *(found for found in select_passes(None, ()) if found.name != "swap-activation"),
+        *(
+            found
+            for found in select_passes(None, ())
+            if (structure and found.name != SwapQuantizedToo.name) or found.name in ACTIVATIONS
+        ),
     ]
     sites = find_sites(graph, passes, target).sites
     with process_pool(1) as executor:
@@ -282,6 +292,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, help="folder with real models")
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--network", action="append", help="only those whose name starts so")
+    parser.add_argument("--structure", action="store_true", help="plans of all passes")
     arguments = parser.parse_args()
     target = load_target(arguments.target)
     print(target.backend.tool, flush=True)
@@ -289,7 +300,7 @@ def main() -> None:
     for network in networks(arguments.shared):
         if arguments.network and not network.name.startswith(tuple(arguments.network)):
             continue
-        one = cases(priced(network, target), target)
+        one = cases(priced(network, target, structure=arguments.structure), target)
         print(table(one), flush=True)
         found += one
     print(table(found))

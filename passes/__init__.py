@@ -13,6 +13,7 @@ from actcc.passes.fold_padding import FoldPadding
 from actcc.passes.fold_scale_and_shift import FoldScaleAndShift
 from actcc.passes.freeze_initializers import FreezeInitializers
 from actcc.passes.inline_functions import InlineFunctions
+from actcc.passes.linear_bottleneck import LinearBottleneck
 from actcc.passes.merge_convolutions import MergeConvolutions
 from actcc.passes.merge_equal_nodes import MergeEqualNodes
 from actcc.passes.merge_matrix_products import MergeMatrixProducts
@@ -40,6 +41,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     MergeMatrixProducts,
     CollapseConvolutions,
     CollapseMatrixProducts,
+    LinearBottleneck,
     RemoveSqueezeExcite,
     PruneBranch,
 )

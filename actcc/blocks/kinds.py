@@ -49,7 +49,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class _Shape:
+class LayerShape:
     """What a layer looks like from outside.
 
     Attributes:
@@ -64,22 +64,27 @@ class _Shape:
 
     @property
     def is_pointwise(self) -> bool:
+        """Whether it maps each position by itself."""
         return self.groups == 1 and math.prod(self.kernel) == 1
 
     @property
     def is_depthwise(self) -> bool:
+        """Whether each channel is mapped by itself."""
         return self.groups == self.inputs > 1
 
     @property
     def is_spatial(self) -> bool:
+        """Whether it maps several positions, and channels together."""
         return math.prod(self.kernel) > 1 and not self.is_depthwise
 
     @property
     def widens(self) -> bool:
+        """Whether it writes more channels than it reads."""
         return self.outputs > self.inputs
 
     @property
     def narrows(self) -> bool:
+        """Whether it writes fewer."""
         return self.outputs < self.inputs
 
     def __str__(self) -> str:
@@ -90,7 +95,7 @@ class _Shape:
         return f"{kernel} {self.inputs}→{self.outputs}{groups}"
 
 
-_Rule = tuple[str, int, Callable[[Sequence[_Shape]], bool]]
+_Rule = tuple[str, int, Callable[[Sequence[LayerShape]], bool]]
 # In the order in which they are tried: the longest first.
 _RULES: tuple[_Rule, ...] = (
     (
@@ -129,7 +134,7 @@ def find_blocks(graph: Graph) -> list[Block]:
 def _block(graph: Graph, links: Sequence[Link]) -> Block | None:
     """The block that begins with the first link."""
     for kind, count, fits in _RULES:
-        shapes = [_shape(graph, link) for link in links[:count]]
+        shapes = [layer_shape(graph, link) for link in links[:count]]
         known = [shape for shape in shapes if shape is not None]
         if len(known) < count or not fits(known):
             continue
@@ -161,7 +166,8 @@ def residual_of(graph: Graph, links: Chain) -> Node | None:
     return readers[0] if same and graph.shape(first.reads) == graph.shape(last.gives) else None
 
 
-def _shape(graph: Graph, link: Link) -> _Shape | None:
+def layer_shape(graph: Graph, link: Link) -> LayerShape | None:
+    """Kernel and channels of a link's layer; None where the shape of its weights says neither."""
     node = graph.node(link.layer)
     weights = graph.shape(node.inputs[1])
     if weights is None or not all(isinstance(size, int) for size in weights):
@@ -169,10 +175,10 @@ def _shape(graph: Graph, link: Link) -> _Shape | None:
     sizes = [int(size) for size in weights if size is not None]
     if node.op == "Conv" and len(sizes) > 2:
         groups = int(node.attrs.get("group", 1))
-        return _Shape(tuple(sizes[2:]), sizes[1] * groups, sizes[0], groups)
+        return LayerShape(tuple(sizes[2:]), sizes[1] * groups, sizes[0], groups)
     if node.op in ("Gemm", "MatMul") and len(sizes) == 2:
         inputs, outputs = sizes if not node.attrs.get("transB", 0) else sizes[::-1]
-        return _Shape((), inputs, outputs, 1)
+        return LayerShape((), inputs, outputs, 1)
     return None
 
 

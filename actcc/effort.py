@@ -17,7 +17,7 @@ class Effort:
 
     Attributes:
         max_trials: plans that are rewritten and verified at most.
-        time_limit_s: no trial starts after this time.
+        time_limit_s: no trial starts after this time; prices are not counted in it.
         estimate_samples: calibration samples that single sites are estimated on.
     """
 
@@ -40,6 +40,8 @@ PRESETS = {
     "default": Effort(max_trials=8, time_limit_s=600.0, estimate_samples=16),
     "thorough": Effort(max_trials=24, time_limit_s=3600.0, estimate_samples=64),
 }
+# Share of the time limit that estimates may not use up.
+TIME_FOR_TRIALS = 0.5
 # For all points of a front together.
 FRONT_EFFORT = PRESETS["default"].but(24, 1800.0)
 # The keys of `actcc.search.STRATEGIES`, which takes the solver's libraries to load.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,15 +31,12 @@ def gather_evidence(
     baseline: Graph,
     graph: Graph,
     sites: Sequence[OfferedSite],
-    deadline: float = math.inf,
 ) -> Evidence:
     """Price every candidate, estimate every loss, time the network as it is.
 
     Args:
         baseline: the model as it was given; see `priced_baseline`.
         graph: the normalized network.
-        deadline: of the estimates, on `time.monotonic()`; what is not estimated by then is not
-            offered.
 
     Raises:
         BudgetError: a memory budget, where the peak is not known.
@@ -60,7 +56,7 @@ def gather_evidence(
     estimates: Estimates | None = None
     if job.data is not None:
         worth = [_worth_estimating(site, prices[site.id], budget) for site in sites]
-        subject = _subject(job, job.data, graph, worth, deadline)
+        subject = _subject(job, job.data, graph, worth)
         chosen = choose_estimator(estimator, subject, job.metric.name, folder)
         estimates, estimator = chosen.losses(subject), chosen.name
     memory: tuple[MemoryStep, ...] = ()
@@ -136,9 +132,7 @@ def _feeds(data: Data | None) -> Mapping[str, Array] | None:
     return None if data is None else (data.calibration or data.evaluation)[0].inputs
 
 
-def _subject(
-    job: Job, data: Data, graph: Graph, sites: Sequence[OfferedSite], deadline: float
-) -> Subject:
+def _subject(job: Job, data: Data, graph: Graph, sites: Sequence[OfferedSite]) -> Subject:
     return Subject(
         graph,
         sites,
@@ -148,7 +142,7 @@ def _subject(
         value_ranges(data.calibration or data.evaluation),
         job.seed,
         _HOPELESS * min(job.budget.drop_limit.value, 1.0),
-        deadline,
+        job.estimates_deadline,
         job.progress,
         job.effort.estimate_samples,
         job.journal,

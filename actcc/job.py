@@ -20,14 +20,14 @@ from actcc.accuracy.metric import FunctionMetric, Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.calibration.labels import label_samples
-from actcc.effort import Effort
+from actcc.effort import TIME_FOR_TRIALS, Effort
 from actcc.errors import DataError
 from actcc.estimators.choice import check_estimator, works_without_calibration
 from actcc.graph import Graph, content_hash, static_types
 from actcc.graph.files import staging_folder
 from actcc.journal import Journal, run_key
 from actcc.pass_api import Pass, select_passes
-from actcc.progress import Progress, Silent, Timed
+from actcc.progress import PRICING, Progress, Silent, Timed
 from actcc.repair import MOST_SAMPLES, RepairMethod
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool
@@ -59,7 +59,7 @@ class Job:
         estimator: name of what losses are estimated by.
         repair: how what a rewrite breaks is made good.
         journal: what an interrupted run of the same kind has found, and this one finds.
-        deadline: on `time.monotonic()`; no trial starts after it.
+        started: on `time.monotonic()`.
         staging: folder for trial files, on the same file system as the output; removed at the end.
     """
 
@@ -78,9 +78,23 @@ class Job:
     cache: bool
     journal: Journal
     effort: Effort
-    deadline: float
+    started: float
     staging: Path
     progress: Timed
+
+    @property
+    def deadline(self) -> float:
+        """On `time.monotonic()`: no trial starts after it.
+
+        Prices come on top of the time limit: without them nothing can be tried, and the next run of
+        the same network has them already.
+        """
+        return self.started + self.effort.time_limit_s + self.progress.seconds.get(PRICING, 0.0)
+
+    @property
+    def estimates_deadline(self) -> float:
+        """No estimate starts after it: a plan that was not tried is worth nothing."""
+        return self.deadline - TIME_FOR_TRIALS * self.effort.time_limit_s
 
     def repaired(self, original: Graph, rewritten: Graph) -> Graph:
         """A rewritten network with its weights re-fitted on the calibration samples."""
@@ -146,7 +160,7 @@ def open_job(
     Raises:
         ActccError: bad input.
     """
-    deadline = time.monotonic() + effort.time_limit_s
+    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         staging = stack.enter_context(_staging(output))
         source = _source_file(model, staging)
@@ -175,7 +189,7 @@ def open_job(
             cache=cache,
             journal=Journal(),
             effort=effort,
-            deadline=deadline,
+            started=started,
             staging=staging,
             progress=Timed(progress or Silent()),
         )

@@ -19,7 +19,7 @@ from actcc.graph import Graph, Interface, Node, verify
 from actcc.pass_api import Pass, apply_pass
 from actcc.price_cache import PriceCache, cached_network_times
 from actcc.prices import NetworkBackend, NetworkTimes, Price, Unpriced
-from actcc.progress import Progress
+from actcc.progress import PRICING, Progress
 from actcc.site import KEEP, OfferedSite
 from actcc.tasks import map_tasks
 
@@ -51,7 +51,7 @@ def price_in_network(
     """
     pricing = _NetworkPricing(graph, sites, passes, backend)
     waiting = _uniform_choices(sites)
-    with progress.stage("Pricing candidates", None) as advance:
+    with progress.stage(PRICING, None) as advance:
 
         def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
             return map_tasks(executor, function, tasks, advance)

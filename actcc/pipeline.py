@@ -29,9 +29,6 @@ from actcc.targets import Target
 from actcc.trials import Trials
 from actcc.verify import Verifier
 
-# Estimates may not use up the time limit: a plan that was not tried is worth nothing.
-TIME_FOR_TRIALS = 0.5
-
 
 def optimize(
     model: Model,
@@ -90,8 +87,8 @@ def optimize(
         search: how plans are proposed: `cpsat`, or for comparison `greedy`, `random`, `optuna`.
         preset: how much effort is made: `quick`, `default` or `thorough`.
         max_trials: plans that are rewritten and verified at most; None for the preset's.
-        time_limit_s: no trial starts after this time, and no estimate after half of it; None for
-            the preset's.
+        time_limit_s: no trial starts after this time, and no estimate after half of it, prices not
+            counted; None for the preset's.
         seed: of the solver and of every draw.
         workers: processes; None for one a core. `executor` takes their place.
         cache: whether measured prices, and what an interrupted run found, are remembered.
@@ -305,6 +302,5 @@ def price_model(surveyed: Surveyed) -> Prepared:
         surveyed.baseline,
         normalized.graph,
         survey.sites,
-        job.deadline - TIME_FOR_TRIALS * job.effort.time_limit_s,
     )
     return Prepared(job, normalized, survey, evidence, surveyed.verifier)

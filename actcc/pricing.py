@@ -14,7 +14,7 @@ from actcc.network_pricing import price_in_network
 from actcc.pass_api import Pass
 from actcc.price_cache import PriceCache, cached_price
 from actcc.prices import NetworkBackend, Price, PriceQuery, Unpriced
-from actcc.progress import Progress
+from actcc.progress import PRICING, Progress
 from actcc.site import KEEP, OfferedSite
 from actcc.targets import Target
 from actcc.tasks import map_tasks
@@ -64,7 +64,7 @@ def price_sites(
     tasks = [PriceTask(target.profile, g.query, cache if kept else None) for g in groups]
     # Measurements would disturb each other; the rest is arithmetic and runs wherever there is room.
     measured = backend.source == "measured"
-    with progress.stage("Pricing candidates", len(tasks)) as advance:
+    with progress.stage(PRICING, len(tasks)) as advance:
         answers = map_tasks(
             executor, run_price_task, tasks, advance, concurrency=1 if measured else None
         )

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 Advance = Callable[[], None]
+# The stage that does not count against a time limit.
+PRICING = "Pricing candidates"
 
 
 class Progress(Protocol):

@@ -88,7 +88,7 @@ def _limits() -> str:
     "--time-limit",
     metavar="SECONDS",
     type=SECONDS,
-    help=f"No further plan is tried after this time [{_limits()}].",
+    help=f"No further plan is tried after this time, pricing not counted [{_limits()}].",
 )
 @resume_option
 @pass_options

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="SECONDS",
     type=SECONDS,
-    help="No further plan is tried after this time.",
+    help="No further plan is tried after this time, pricing not counted.",
 )
 @resume_option
 @pass_options

@@ -3,13 +3,17 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from networks import images, residual_network
 
+from actcc import evidence
 from actcc.pipeline import optimize
+from actcc.progress import PRICING
+from actcc.repair import RepairMethod
 from actcc.tasks import map_tasks
 
 
@@ -52,3 +56,31 @@ def test_candidates_without_an_estimate_name_the_time_limit(tmp_path: Path) -> N
         )
     reasons = [c.reason for s in result.plan.sites for c in s.candidates if not c.exact]
     assert any("the time limit came first; raise --time-limit" in reason for reason in reasons)
+
+
+def test_prices_come_on_top_of_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pricing that takes far longer than the limit leaves as much time as it found."""
+    price = evidence.price_sites
+
+    def slow(*arguments: Any) -> Any:
+        prices = price(*arguments)
+        timed = arguments[5]
+        timed.seconds[PRICING] += 1000.0
+        return prices
+
+    monkeypatch.setattr(evidence, "price_sites", slow)
+    np.savez(tmp_path / "calib.npz", images=images(8))
+    with ThreadPoolExecutor(1) as executor:
+        result = optimize(
+            residual_network(),
+            "npu1",
+            calibration=tmp_path / "calib.npz",
+            time_limit_s=1e-9,
+            max_trials=1,
+            executor=executor,
+            repair=RepairMethod("none"),
+        )
+    reasons = [c.reason for s in result.plan.sites for c in s.candidates if not c.exact]
+    assert not any("the time limit came first" in reason for reason in reasons)

@@ -89,3 +89,25 @@ def test_tensors_without_elements_cost_nothing(body: str, shape: str) -> None:
     backend = AnalyticBackend(load_profile("npu1"))
     both, one = backend.time_models([graph, alone])
     assert both.latency_ns == one.latency_ns
+
+
+def test_a_join_within_a_join_lies_where_the_outer_one_does() -> None:
+    weights = ",".join(["0.1"] * 256)
+    joined, apart = (
+        Graph.load(
+            onnx.parser.parse_model(
+                f"""<ir_version: 8, opset_import: ["" : 17]>
+                g (float[1,16,8,8] x) => (float[1,32,8,8] y, float[1,16,8,8] z)
+                <float[16,16,1,1] w = {{{weights}}}> {{
+                    a = Conv(x, w)  {body}  z = Neg(x)
+                }}"""
+            )
+        )
+        for body in (
+            "c = Concat<axis = 1>(a, x)  y = Concat<axis = 1>(c)",
+            "y = Concat<axis = 1>(a, x)",
+        )
+    )
+    layers = [AnalyticBackend(load_profile("npu2")).layers(graph) for graph in (joined, apart)]
+    found = [[row.latency_ns for row in rows if row.op == "Conv"] for rows in layers]
+    assert found[0] == found[1]

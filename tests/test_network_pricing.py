@@ -229,3 +229,17 @@ def test_a_network_is_kept_by_tool_names_weights_and_shapes() -> None:
     }
     assert len(keys) == 3
     assert network_key(TableBackend(), graph.copy()) in keys  # type: ignore[arg-type]
+
+
+def test_a_network_is_kept_by_the_shapes_that_its_file_declares() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[1, 16] x) => (float[1, N] y) { a = own.Wider (x)  y = Relu (a) }"""
+    )
+    keys = set()
+    for width in (16, 32):
+        del model.graph.value_info[:]
+        declared = onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [1, width])
+        model.graph.value_info.append(declared)
+        keys.add(network_key(TableBackend(), Graph.load(model)))  # type: ignore[arg-type]
+    assert len(keys) == 2

@@ -115,8 +115,7 @@ class Graph(View):
         """Remove a site whose output equals `source`: its readers read `source` instead.
 
         A graph output keeps its name, and so does a tensor that a subgraph reads, since subgraphs
-        are never edited: where neither end can be renamed, an Identity stays. Sites beside this one
-        know the tensor that is gone by its name: `tensor` answers with what stands for it.
+        are never edited: where neither end can be renamed, an Identity stays.
         """
         nodes = [self.node(name) for name in site.nodes]
         written, read = self.tensor(site.writes), self.tensor(source)
@@ -128,11 +127,9 @@ class Graph(View):
                 return
             self._detach(nodes, keep=written)
             _substitute(read, written, keep_output=False)
-            self._stands_for[read.name] = written.name
         else:
             self._detach(nodes, keep=written)
             _substitute(written, read, keep_output=True)
-            self._stands_for[written.name] = read.name
         self._touch()
         self.prune()
 

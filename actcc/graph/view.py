@@ -43,7 +43,6 @@ class View:
         self._contradiction = ""
         self._index: tuple[dict[str, Node], dict[str, Tensor]] | None = None
         self._holders: dict[int, Node] | None = None
-        self._stands_for: dict[str, str] = {}
 
     # ---------------------------------------------------------------- in and out
 
@@ -128,7 +127,6 @@ class View:
         """An independent graph; weights are shared until they are replaced."""
         twin = type(self)(self._surgeon.copy(), self._header, self._input_shapes, self._declared)
         twin._hints = dict(self._hints)
-        twin._stands_for = dict(self._stands_for)
         twin._types = None if self._types is None else dict(self._types)
         twin._contradiction = self._contradiction
         return twin
@@ -203,19 +201,13 @@ class View:
         return found
 
     def tensor(self, tensor: str | Tensor) -> Tensor:
-        """The tensor of that name, or what stands for it since a site was bypassed.
-
-        Raises:
-            PassError: there is none.
-        """
+        """The tensor of that name; raises PassError where there is none."""
         if not isinstance(tensor, str):
             return tensor
-        known, name = self._look_up()[1], tensor
-        while name not in known and name in self._stands_for:
-            name = self._stands_for[name]
-        if name not in known:
+        found = self._look_up()[1].get(tensor)
+        if found is None:
             raise PassError(f"the graph has no tensor '{tensor}'; it may have been rewritten")
-        return known[name]
+        return found
 
     def producer(self, tensor: str | Tensor) -> Node | None:
         """The node that writes the tensor; None for inputs and initializers."""

@@ -32,6 +32,7 @@ from actcc.linear import (
     is_alone,
     largest_composed,
     spatial_sizes,
+    types_in_every_run,
 )
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Refusal, Site
@@ -48,7 +49,7 @@ class MergeConvolutions(Pass):
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
         """One site for each pair, in topological order, and why others are not offered."""
-        types = graph.types
+        types = types_in_every_run(graph)
         for second in graph.nodes("Conv"):
             first = graph.producer(second.inputs[0])
             if first is None or first.op != "Conv" or first.domain not in (None, "", "ai.onnx"):
@@ -66,7 +67,7 @@ class MergeConvolutions(Pass):
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the composition in the place of both."""
         first, second = (graph.node(name) for name in site.nodes)
-        merged = _composed(graph, first, second, graph.types)
+        merged = _composed(graph, first, second, types_in_every_run(graph))
         if isinstance(merged, Obstacle):
             raise PassError(f"site '{site.id}' cannot be merged any more: {merged.reason}")
         element, stem = element_of(graph, second), second.inputs[1].name

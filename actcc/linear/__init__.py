@@ -49,6 +49,7 @@ from actcc.linear.reading import (
     is_convolution,
     spatial_sizes,
     training_obstacle,
+    types_in_every_run,
 )
 
 __all__ = [
@@ -94,5 +95,6 @@ __all__ = [
     "spread",
     "terms_of",
     "training_obstacle",
+    "types_in_every_run",
     "without_batch_norms",
 ]

@@ -49,6 +49,11 @@ def convolution_of(graph: Graph, node: Node, types: Types) -> Convolution | Obst
     return _from_average_pool(graph, node, types)
 
 
+def types_in_every_run(graph: Graph) -> Types:
+    """Types as the model declares them: sizes that only `--shape` fixes are symbols."""
+    return graph.without_input_shapes().types if graph.input_shapes else graph.types
+
+
 def spatial_sizes(tensor: Tensor, rank: int, types: Types) -> Sizes:
     """Sizes of the tensor's spatial axes; None for each that is not fixed."""
     shape = _shape(tensor, types)

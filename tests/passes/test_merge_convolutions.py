@@ -236,6 +236,17 @@ def test_pads_that_follow_from_the_size_are_resolved() -> None:
     merged(net(DENSE, POINT, one={"auto_pad": "VALID"}))
 
 
+def test_pads_that_follow_from_a_size_that_only_one_run_has_stop_it() -> None:
+    same = {"auto_pad": "SAME_UPPER", "strides": [2, 2]}
+    model = net(DENSE, POINT, one=same).to_proto()
+    for axis, size in enumerate(("height", "width"), start=2):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = size
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    channels = DENSE.shape[1]
+    graph = Graph.load(model, {"x": (1, channels, 8, 8)})
+    assert "a size that is not fixed" in refusal(graph)
+
+
 def test_half_precision_is_computed_in_double_and_cast_back() -> None:
     result = merged(net(0.1 * DENSE, POINT, element=np.float16), tolerance=4e-3)
     assert next(result.nodes()).inputs[1].values.dtype == np.float16

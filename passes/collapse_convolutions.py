@@ -39,6 +39,7 @@ from actcc.linear import (
     composition_obstacle,
     convolution_of,
     element_of,
+    fits,
     identity,
     spatial_sizes,
     types_in_every_run,
@@ -86,6 +87,8 @@ class CollapseConvolutions(Pass):
                 raise PassError(f"site '{site.id}': the residual does not fit: {whole.reason}")
             merged = whole
         element = element_of(graph, layers[0])
+        if not fits([merged.weights, merged.bias], element):
+            raise PassError(f"site '{site.id}': the composed weights overflow in {element}")
         if candidate.name.startswith(_RELU):
             source = graph.insert(_RELU, [source], like=source)
         inputs, attributes = as_operands(graph, merged, source, element, f"{site.writes}_collapsed")

@@ -23,7 +23,7 @@ import numpy as np
 from actcc.blocks import Link, find_chains
 from actcc.errors import PassError
 from actcc.graph import Array, Graph
-from actcc.linear import FullyConnected, Obstacle, compose_maps, fully_connected
+from actcc.linear import FullyConnected, Obstacle, compose_maps, fits, fully_connected
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Fact, Refusal, Site
 from actcc.targets import Target
@@ -101,6 +101,8 @@ def _pair(
 
 def _merge(graph: Graph, site: Site, first: FullyConnected, second: FullyConnected) -> None:
     merged = compose_maps(first.map, second.map)
+    if not fits([merged.weights, merged.bias], first.element):
+        raise PassError(f"site '{site.id}': the composed weights overflow in {first.element}")
     weights = graph.initializer(f"{site.writes}_weight", merged.weights.astype(first.element))
     bias = graph.initializer(f"{site.writes}_bias", merged.bias.astype(first.element))
     if second.is_gemm:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from normalizing import graph_of
 
+from actcc.errors import PassError
 from actcc.graph import Graph
 from actcc.pass_api import OfferedSite, apply_candidates, find_sites
 from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
@@ -137,3 +138,14 @@ def test_a_sum_with_more_than_a_row_is_no_bias() -> None:
     survey = find_sites(between(body, places=np.ones((5, INNER))), [COLLAPSE], load_target("npu1"))
     assert not survey.sites
     assert "no constant row" in survey.refusals[0][1].reason
+
+
+def test_weights_that_overflow_are_said_to() -> None:
+    constants = {
+        "up": np.full((16, INNER), 300, np.float16),
+        "down": np.full((INNER, 8), 300, np.float16),
+    }
+    body = "m = MatMul(x, up) g = Elu(m) y = MatMul(g, down)"
+    graph = graph_of(body, (5, 16), constants, element="float16")
+    with pytest.raises(PassError, match="overflow in float16"):
+        apply_candidates(graph, [COLLAPSE], [(offered(graph), "one layer")])

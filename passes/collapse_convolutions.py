@@ -88,7 +88,9 @@ class CollapseConvolutions(Pass):
             merged = whole
         element = element_of(graph, layers[0])
         if not fits([merged.weights, merged.bias], element):
-            raise PassError(f"site '{site.id}': the composed weights overflow in {element}")
+            raise PassError(
+                f"site '{site.id}': the composed weights overflow or lose digits in {element}"
+            )
         if candidate.name.startswith(_RELU):
             source = graph.insert(_RELU, [source], like=source)
         inputs, attributes = as_operands(graph, merged, source, element, f"{site.writes}_collapsed")

@@ -102,7 +102,9 @@ def _pair(
 def _merge(graph: Graph, site: Site, first: FullyConnected, second: FullyConnected) -> None:
     merged = compose_maps(first.map, second.map)
     if not fits([merged.weights, merged.bias], first.element):
-        raise PassError(f"site '{site.id}': the composed weights overflow in {first.element}")
+        raise PassError(
+            f"site '{site.id}': the composed weights overflow or lose digits in {first.element}"
+        )
     weights = graph.initializer(f"{site.writes}_weight", merged.weights.astype(first.element))
     bias = graph.initializer(f"{site.writes}_bias", merged.bias.astype(first.element))
     if second.is_gemm:

@@ -29,8 +29,9 @@ from actcc.linear import (
     composition_obstacle,
     convolution_of,
     element_of,
-    is_alone,
+    fits,
     largest_composed,
+    only_read_by,
     spatial_sizes,
     types_in_every_run,
 )
@@ -71,6 +72,8 @@ class MergeConvolutions(Pass):
         if isinstance(merged, Obstacle):
             raise PassError(f"site '{site.id}' cannot be merged any more: {merged.reason}")
         element, stem = element_of(graph, second), second.inputs[1].name
+        if not fits([merged.weights, merged.bias], element):
+            raise PassError(f"site '{site.id}': the merged weights would lose digits in {element}")
         inputs, attributes = as_operands(graph, merged, first.inputs[0], element, stem)
         graph.replace(site, "Conv", inputs, **attributes)
 
@@ -85,7 +88,7 @@ def _pair(
 
 
 def _obstacle(graph: Graph, first: Node, second: Node, types: Types) -> str:
-    if not is_alone(graph, first.outputs[0]):
+    if not only_read_by(graph, first.outputs[0]):
         return "what the first layer writes is also read elsewhere"
     pair = _pair(graph, first, second, types)
     if isinstance(pair, Obstacle):

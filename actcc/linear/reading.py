@@ -23,6 +23,7 @@ from actcc.linear.convolution import (
     on_axes,
     per_channel,
 )
+from actcc.linear.linear_layer import keeps_digits
 
 Types = Mapping[str, TensorType]
 
@@ -107,9 +108,8 @@ def as_operands(
 
 
 def fits(values: Sequence[Array], element: np.dtype[Any]) -> bool:
-    """Whether the values are finite when rounded to the element type."""
-    with np.errstate(over="ignore"):
-        return all(bool(np.isfinite(value.astype(element)).all()) for value in values)
+    """Whether the values are finite when rounded to the element type, and keep their digits."""
+    return all(keeps_digits(value, element) for value in values)
 
 
 # -------------------------------------------------------------------- operators

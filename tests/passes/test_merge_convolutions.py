@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from normalizing import graph_of
 from onnx import helper
 
 from actcc import optimize
+from actcc.errors import PassError
 from actcc.graph import Array, Graph, Interface, verify
 from actcc.graph.compare import compare
 from actcc.linear import as_operands, composition_inside, convolution_of
@@ -307,6 +310,14 @@ def test_quantized_weights_stop_it() -> None:
 def test_weights_that_could_overflow_stop_it() -> None:
     graph = net(np.full((4, 4, 3, 3), 1e4), 10 * np.ones((6, 4, 1, 1)), element=np.float16)
     assert "may overflow" in refusal(graph)
+
+
+def test_weights_that_half_precision_would_round_to_nothing_are_not_written() -> None:
+    small = np.full((4, 4, 1, 1), 1e-4, np.float16)
+    graph = graph_of("a = Conv(x, w) y = Conv(a, w)", constants={"w": small}, element="float16")
+    (site,) = survey(graph).sites
+    with pytest.raises(PassError, match="lose digits"):
+        apply_candidates(graph, [MERGE], [(site, "Conv")])
 
 
 def test_a_convolution_with_too_many_weights_is_not_offered() -> None:

@@ -201,7 +201,8 @@ def _reads_data(reader: Node, node: Node) -> bool:
     """Whether a layer reads the node's output as its data, and as nothing else."""
     positions = [i for i, tensor in enumerate(reader.inputs) if tensor is node.outputs[0]]
     transposed = bool(reader.attrs.get("transA", 0))
-    return reader.op in CONTRACTIONS and positions == [0] and not transposed
+    is_layer = reader.op in CONTRACTIONS and reader.domain in (None, "", "ai.onnx")
+    return is_layer and positions == [0] and not transposed
 
 
 def _keeps_shape(shape: Shape | None, rank: int, layer: LinearLayer, along: ScaleShift) -> bool:

@@ -17,6 +17,7 @@ from actcc.accuracy.fidelity import FidelityReference
 from actcc.calibration import Sample, SampleSet, load_samples
 from actcc.graph import Graph, extract
 from actcc.pass_api import Pass, apply_candidates, find_sites, select_passes
+from actcc.passes.swap_activation import SwapActivation
 from actcc.runtime import run, session
 from actcc.site import Candidate, OfferedSite, Refusal, Site
 from actcc.targets import Target, load_target
@@ -62,7 +63,7 @@ def test_every_estimate_equals_a_run_of_the_whole_network(
     tasks = plan(graph, tmp_path, sites, samples, enough_loss=1e9)
     found = merge([run_task(task) for task in tasks])
     assert not found.failed
-    assert len(sites) == 6
+    assert {site.pass_name for site in sites} >= {"swap-activation", "collapse-convolutions"}
     for site in sites:
         for candidate in site.candidates:
             if candidate.exact:
@@ -218,7 +219,7 @@ def test_samples_are_read_once_a_chunk_and_no_longer_than_a_candidate_is_of_use(
             self.read.append(index)
             return samples[index]
 
-    sites = find_sites(graph, PASSES, load_target("npu1")).sites
+    sites = find_sites(graph, [SwapActivation()], load_target("npu1")).sites
     for enough_loss, expected in ((1e9, 6), (-1.0, 4)):
         (task,) = plan(graph, tmp_path, sites, samples, enough_loss)
         loader = Counts()

@@ -14,10 +14,11 @@ from actcc.accuracy.local_repair import repaired_part, site_part
 from actcc.calibration import SampleSet, load_samples
 from actcc.graph import Graph, extract
 from actcc.graph.operators import CONTRACTIONS
-from actcc.pass_api import find_sites, select_passes
+from actcc.pass_api import find_sites
+from actcc.passes.swap_activation import SwapActivation
 from actcc.targets import load_target
 
-PASSES = select_passes(None)
+PASSES = [SwapActivation()]
 
 
 @pytest.fixture

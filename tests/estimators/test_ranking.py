@@ -31,7 +31,8 @@ from actcc.estimators.ranking import ALL_ESTIMATORS, rank_estimators
 from actcc.estimators.record import RankingRecord, keep_ranking, kept_ranking
 from actcc.graph import Graph
 from actcc.normalize import normalize
-from actcc.pass_api import apply_candidates, find_sites, select_passes
+from actcc.pass_api import apply_candidates, find_sites
+from actcc.passes.swap_activation import SwapActivation
 from actcc.pipeline import optimize
 from actcc.site import KEEP
 from actcc.targets import load_target
@@ -48,7 +49,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture(scope="module")
 def subject(executor: ThreadPoolExecutor) -> Subject:
     graph = normalize(Graph.load(residual_network()), skip=["simplify"]).graph
-    passes = select_passes(None)
+    passes = [SwapActivation()]
     samples = load_samples(images(24), graph)
     sites = find_sites(graph, passes, load_target("npu1")).sites
     ranges = value_ranges(samples)
@@ -257,6 +258,7 @@ def test_evaluation_data_alone_is_enough_for_an_estimator_that_needs_none(model:
         "npu1",
         evaluation=model.parent / "calib.npz",
         estimator="noise",
+        passes=[SwapActivation()],
         max_trials=2,
         budget=Budget.parse(max_drop="30%"),
         executor=Immediately(),

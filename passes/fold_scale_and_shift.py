@@ -7,7 +7,8 @@
 3. before layers of which one pads with zeros (or has no bias): t cannot go into the weights, s can:
    W·(s·x + t) + b  =  (W·s)·(x + t/s) + b, and one Add is left of two nodes or more.
 
-s and t have one value or one for each channel. Several such nodes in a row are taken as one. What s
+s and t have one value or one for each channel. Several such nodes in a row are taken as one. In 1,
+Transpose and Reshape may stand between, if they keep the channels on an axis of their own. What s
 and t do to the weights of Conv, ConvTranspose, Gemm and MatMul: `actcc.linear.linear_layer`.
 
 Requires: constants, weights and bias are constant; every tensor between is read by the next node
@@ -27,11 +28,15 @@ import numpy as np
 
 from actcc.activations import find_activations
 from actcc.graph import Array, Graph, Node, Shape, Tensor
+from actcc.graph.axes import RESHAPING, axis_behind
 from actcc.graph.operators import CONTRACTIONS
 from actcc.linear.linear_layer import LinearLayer, layer_that_writes, linear_layer, only_read_by
 from actcc.linear.scale_shift import ScaleShift, scale_shift
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
+
+REARRANGING = RESHAPING | {"Transpose"}
+_ONNX = (None, "", "ai.onnx")
 
 
 class FoldScaleAndShift(NormalizingPass):
@@ -85,21 +90,40 @@ class _Folder:
         found = self._read(node)
         if found is None:
             return
-        layer = layer_that_writes(graph, found.reads, self._claimed)
+        between = self._rearranging(found.reads)
+        written = between[0].inputs[0] if between else found.reads
+        layer = layer_that_writes(graph, written, self._claimed)
         if layer is None:
             return
-        problem = layer if isinstance(layer, str) else self._fold_behind(node, found, layer)
+        problem = layer
+        if isinstance(layer, LinearLayer):
+            problem = self._fold_behind(node, found, layer, between)
         if problem:
             self._kept.setdefault(problem, []).append(node.name)
 
-    def _fold_behind(self, node: Node, found: ScaleShift, layer: LinearLayer) -> str:
+    def _rearranging(self, tensor: Tensor) -> list[Node]:
+        """The nodes that move the elements of a layer's output until they are in this tensor."""
+        nodes: list[Node] = []
+        writer = self._graph.producer(tensor)
+        while writer is not None and writer.op in REARRANGING and writer.domain in _ONNX:
+            nodes.insert(0, writer)
+            writer = self._graph.producer(writer.inputs[0])
+        return nodes
+
+    def _fold_behind(
+        self, node: Node, found: ScaleShift, layer: LinearLayer, between: Sequence[Node]
+    ) -> str:
         graph = self._graph
         if layer.node.op == "MatMul" and layer.bias is None and np.any(found.shift):
             return "MatMul has no bias to take the shift up"
-        if not only_read_by(graph, found.reads):
+        if not all(only_read_by(graph, t) for t in (found.reads, *(n.inputs[0] for n in between))):
             return "the layer's output is also read elsewhere"
-        rank = layer.rank or len(self._shape(found.reads) or (1,))
-        along = found.along_channels(rank, layer.channel_axis, layer.output_channels)
+        known = None if between else layer.rank
+        rank = known or len(self._shape(found.reads) or (1,))
+        axis = self._channel_axis(layer, between)
+        if axis is None:
+            return "its channels are rearranged behind the layer"
+        along = found.along_channels(rank, axis, layer.output_channels)
         if along is None:
             return "its constant differs along other axes than the channels"
         folded = layer.scaled_behind(along.scale, along.shift)
@@ -109,6 +133,16 @@ class _Folder:
             self._folded[node.op, f"into the {layer.node.op} before"] += 1
             graph.bypass(Site([node], found.reads, node.outputs[0]), found.reads)
         return problem
+
+    def _channel_axis(self, layer: LinearLayer, between: Sequence[Node]) -> int | None:
+        """The axis of a layer's channels behind the nodes that rearrange its output."""
+        axis: int | None = layer.channel_axis
+        for node in between:
+            shapes = self._shape(node.inputs[0]), self._shape(node.outputs[0])
+            if axis is None or shapes[0] is None or shapes[1] is None:
+                return None
+            axis = axis_behind(node.op, node.attrs, *shapes, axis % len(shapes[0]))
+        return axis
 
     def fold_before(self, node: Node) -> None:
         """Cases 2 and 3."""

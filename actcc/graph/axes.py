@@ -57,3 +57,9 @@ def axis_behind(
         return None
     groups = axis_groups(*sizes)
     return next((new[0] for old, new in groups if old == (axis,) and len(new) == 1), None)
+
+
+def moves_unit_axes(shape: Sequence[object], permutation: Sequence[int]) -> bool:
+    """Whether transposing moves only axes of one element, so that elements keep their order."""
+    kept = [axis for axis in permutation if shape[axis] != 1]
+    return kept == sorted(kept)

@@ -29,6 +29,9 @@ SMALL_NETWORKS: Mapping[str, Make] = MappingProxyType(
     {
         **{block: partial(network_of_blocks, block) for block in BLOCKS},
         **{name: partial(mobile_network, SMALL_MOBILE[name], 8, 24, 32) for name in SMALL_MOBILE},
+        "mobilenet_v3_last": partial(
+            mobile_network, SMALL_MOBILE["mobilenet_v3"], 8, 24, 32, channels_last=True
+        ),
         "convnext": convnext_network,
         "convnext_first": partial(convnext_network, scale_first=True),
         "yolov5": yolov5_network,
@@ -41,6 +44,9 @@ FULL_SIZE_NETWORKS: Mapping[str, Make] = MappingProxyType(
         "mobilenet_v2": partial(mobile_network, MOBILENET_V2, 32, 1280, _PIXELS, _CLASSES),
         "mobilenet_v3": partial(mobile_network, MOBILENET_V3, 16, 576, _PIXELS, _CLASSES),
         "efficientnet": partial(mobile_network, EFFICIENTNET_B0, 32, 1280, _PIXELS, _CLASSES),
+        "mobilenet_v3_last": partial(
+            mobile_network, MOBILENET_V3, 16, 576, _PIXELS, _CLASSES, channels_last=True
+        ),
         "convnext": partial(convnext_network, TINY, _PIXELS, _CLASSES),
         "convnext_first": partial(convnext_network, TINY, _PIXELS, _CLASSES, scale_first=True),
         "yolov5": partial(yolov5_network, YOLO_NANO),

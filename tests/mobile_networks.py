@@ -116,8 +116,12 @@ class MobileBuilder(BlockBuilder):
             return self.add("Relu", x)
         return {"relu6": self.clip, "hardswish": self.hard_swish, "silu": self.silu}[name](x)
 
+    def mean(self, x: str) -> str:
+        """Of each channel."""
+        return self.add("GlobalAveragePool", x)
+
     def squeeze_excite(self, x: str, channels: int, squeezed: int, *, hard: bool) -> str:
-        inner = self.add("GlobalAveragePool", x)
+        inner = self.mean(x)
         inner = self.plain_conv(inner, channels, squeezed, 1, bias=True)
         inner = self.add("Relu", inner) if hard else self.silu(inner)
         inner = self.plain_conv(inner, squeezed, channels, 1, bias=True)
@@ -141,11 +145,33 @@ class MobileBuilder(BlockBuilder):
         return self.add("Add", x, inner) if equal else inner
 
 
+class ChannelsLastBuilder(MobileBuilder):
+    """Tensors are channels-last, and every layer stands between two Transposes."""
+
+    def plain_conv(self, x: str, *sizes: int, **more: int) -> str:
+        x = self.add("Transpose", x, perm=[0, 3, 1, 2])
+        return self.add("Transpose", super().plain_conv(x, *sizes, **more), perm=[0, 2, 3, 1])
+
+    def batch_norm(self, x: str, channels: int, gain: float = 1.4) -> str:
+        x = self.add("Transpose", x, perm=[0, 3, 1, 2])
+        return self.add("Transpose", super().batch_norm(x, channels, gain), perm=[0, 2, 3, 1])
+
+    def mean(self, x: str) -> str:
+        return self.add("ReduceMean", x, axes=[1, 2], keepdims=1)
+
+
 def mobile_network(
-    stages: Sequence[MobileStage], stem: int, head: int, size: int, classes: int = 10, seed: int = 0
+    stages: Sequence[MobileStage],
+    stem: int,
+    head: int,
+    size: int,
+    classes: int = 10,
+    seed: int = 0,
+    *,
+    channels_last: bool = False,
 ) -> onnx.ModelProto:
     """A classifier of inverted residuals; its Linear is a Gemm with weights [classes, head]."""
-    build = MobileBuilder(seed, opset=13)
+    build = (ChannelsLastBuilder if channels_last else MobileBuilder)(seed, opset=13)
     name = stages[-1].activation
     x, inputs = build.activation(build.conv_norm("images", 3, stem, stride=2), name), stem
     for stage in stages:
@@ -153,8 +179,9 @@ def mobile_network(
             x = build.inverted_residual(x, inputs, stage, 1 if index else stage.stride)
             inputs = stage.channels
     x = build.activation(build.conv_norm(x, inputs, head, 1), name)
-    x = build.add("Flatten", build.add("GlobalAveragePool", x))
+    x = build.add("Flatten", build.mean(x))
     weights = build.weight(build.random.standard_normal((classes, head)) / np.sqrt(head))
     bias = build.weight(0.1 * build.random.standard_normal(classes))
     build.add("Gemm", x, weights, bias, output="classes", transB=1)
-    return build.model((1, 3, size, size), {"classes": (1, classes)})
+    shape = (1, size, size, 3) if channels_last else (1, 3, size, size)
+    return build.model(shape, {"classes": (1, classes)})

@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from normalizing import assert_kept, graph_of, operators, rewritten
 
-from actcc.graph import Graph, Interface, verify
-from actcc.graph.compare import compare
+from actcc.graph import Graph
 from actcc.passes.cancel_transposes import CancelTransposes
-from actcc.runtime import random_feeds
 
 CANCEL = CancelTransposes()
 LAST, FIRST = "Transpose <perm = [0, 2, 3, 1]>", "Transpose <perm = [0, 3, 1, 2]>"
@@ -198,9 +196,6 @@ def test_any_network_stays_equal_and_moves_no_more(
         "last_axis": np.asarray([3]),
     }
     graph = graph_of(" ".join(lines), shape, constants, " ".join(ends))
-    result, _ = CANCEL.run(graph.copy())
-    verify(result, Interface.of(graph), [CANCEL.name])
-    assert compare(graph, result, [random_feeds(graph, 3)], optimise=False).agrees(1e-5)
-    before = graph.copy()
-    before.prune()
-    assert moved(result) <= moved(before)
+    graph.prune()
+    result, _ = rewritten(graph, CANCEL)
+    assert moved(result) <= moved(graph)

@@ -272,6 +272,51 @@ def test_what_is_around_an_activation_goes() -> None:
     assert operators(result) == ["Conv", "Sigmoid", "Mul", "Conv"]
 
 
+@pytest.mark.parametrize(
+    ("between", "shape"),
+    [
+        ("r = Transpose <perm = [0, 2, 3, 1]> (a)", (5,)),
+        ("r = Transpose <perm = [3, 1, 2, 0]> (a)", (5, 1, 1)),
+        ("r = Reshape(a, flat)", (5, 1)),
+        ("t = Transpose <perm = [0, 2, 3, 1]> (a) r = Reshape(t, rows)", (1, 5)),
+        ("t = Transpose <perm = [0, 2, 3, 1]> (a) r = Reshape(t, rows)", ()),
+    ],
+)
+def test_a_constant_goes_past_what_rearranges(between: str, shape: tuple[int, ...]) -> None:
+    constants = {**CHANNELS, "s": values(*shape, seed=7), "flat": [2, 5, -1], "rows": [-1, 5]}
+    body = f"{CONV} {between} m = Mul(r, s) y = Add(s, m)"
+    graph = graph_of(body, (2, 4, 6, 6), constants)
+    result, _ = rewritten(graph, FOLD)
+    assert operators(result) == operators(graph)[:-2]
+
+
+def test_a_layer_scale_goes_past_a_transpose_into_the_bias_and_weights_of_a_linear() -> None:
+    body = """
+        m = MatMul(x, w) a = Add(b, m) t = Transpose <perm = [0, 3, 1, 2]> (a) y = Mul(s, t)
+    """
+    constants = {"w": values(4, 5), "b": values(5, seed=1), "s": values(5, 1, 1, seed=2)}
+    result, _ = rewritten(graph_of(body, (1, 6, 6, 4), constants), FOLD)
+    assert operators(result) == ["MatMul", "Add", "Transpose"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (f"{CONV} t = Transpose <perm = [0, 2, 3, 1]> (a) m = Mul(t, c) y = Relu(m)",
+         "other axes than the channels"),
+        (f"{CONV} t = Reshape(a, merged) m = Mul(t, s) y = Relu(m)",
+         "its channels are rearranged"),
+        (f"{CONV} t = Flatten(a) r = Relu(a) f = Flatten(r) m = Mul(t, half) y = Add(m, f)",
+         "also read elsewhere"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_past_what_rearranges(body: str, reason: str) -> None:
+    constants = {"merged": [1, -1, 6], "s": values(30, 1), "half": np.float32(0.5), **CHANNELS}
+    constants["c"] = values(6, 1)
+    used = {name: value for name, value in constants.items() if name in body}
+    assert_kept(graph_of(body, constants=used), FOLD, reason)
+
+
 def test_a_quantized_layer_says_why() -> None:
     body = "v = DequantizeLinear(q, scale) a = Conv(x, v) y = Mul(a, half)"
     constants = {

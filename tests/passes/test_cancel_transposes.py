@@ -104,7 +104,7 @@ def test_outputs_keep_their_names() -> None:
     [
         f"a = {LAST}(x) b = Relu(a) y = MatMul(b, w)",
         f"a = {LAST}(x) b = Relu(a) c = Softmax(b) y = {FIRST}(c)",
-        f"r = ReduceMax <axes = [0, 2, 3], keepdims = 0> (x) a = {LAST}(x) b = Mul(a, r) y = {FIRST}(b)",
+        f"m = {MEAN}(x) r = Squeeze(m) a = {LAST}(x) b = Mul(a, r) y = {FIRST}(b)",
         f"a = {LAST}(x) m = ReduceMean <axes = [1], keepdims = 0> (a) y = Neg(m)",
         f"a = {LAST}(x) z = Relu(a) y = {FIRST}(z)",
     ],

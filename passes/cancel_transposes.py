@@ -49,15 +49,27 @@ class CancelTransposes(NormalizingPass):
     def run(self, graph: Graph) -> tuple[Graph, list[str]]:
         """The graph itself, and how many Transposes were removed."""
         removed, around = 0, 0
+        while (sweep := self._sweep(graph)) is not None:
+            removed, around = removed + sweep[0], around + sweep[1]
+        if removed > 0:
+            return graph, [f"removed {removed} Transpose or Reshape around {around} other nodes"]
+        return graph, [f"moved Transposes past {around} nodes to less to move"] if around else []
+
+    def _sweep(self, graph: Graph) -> tuple[int, int] | None:
+        """Rewrite regions until each was seen once; how many Transposes went around how many nodes.
+
+        None where no region paid. One that is rewritten can make another pay, so that there is a
+        sweep after it; each takes away elements that are moved, or Transposes.
+        """
+        removed, around = 0, 0
+        changed = False
         seen: set[str] = set()
         while (found := _next_region(graph, seen)) is not None:
             region, transposes = found
             with graph.marking(self.name, region.tensors[0].name, "transposed"):
                 _rewrite(graph, region)
-            removed, around = removed + transposes, around + len(region.nodes)
-        if not around and not removed:
-            return graph, []
-        return graph, [f"removed {removed} Transpose or Reshape around {around} other nodes"]
+            removed, around, changed = removed + transposes, around + len(region.nodes), True
+        return (removed, around) if changed else None
 
 
 def _next_region(graph: Graph, seen: set[str]) -> tuple[Region, int] | None:

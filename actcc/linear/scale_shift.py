@@ -28,12 +28,12 @@ class ScaleShift:
     shift: Array
     spread: bool
 
-    def along_channels(self, rank: int, axis: int, channels: int) -> ScaleShift | None:
+    def along_channels(self, rank: int, axis: int | None, channels: int) -> ScaleShift | None:
         """With vectors for constants; None where they differ along another axis.
 
         Args:
             rank: number of axes of the tensor.
-            axis: of its channels.
+            axis: of its channels; None where they have none of their own.
         """
         scale = _vector(self.scale, rank, axis, channels)
         shift = _vector(self.shift, rank, axis, channels)
@@ -85,12 +85,13 @@ def _of(op: str, constant: Array, *, is_first: bool) -> tuple[Array, Array]:
     return (-_ONE, constant) if is_first else (_ONE, -constant)
 
 
-def _vector(values: Array, rank: int, axis: int, channels: int) -> Array | None:
+def _vector(values: Array, rank: int, axis: int | None, channels: int) -> Array | None:
     if values.ndim > rank:
         return None
     shape = [1] * (rank - values.ndim) + list(values.shape)
     varying = [index for index, size in enumerate(shape) if size > 1]
     if not varying:
         return values.reshape(-1)
-    own = axis % rank
-    return values.reshape(-1) if varying == [own] and shape[own] == channels else None
+    if axis is None or varying != [axis % rank] or shape[axis % rank] != channels:
+        return None
+    return values.reshape(-1)

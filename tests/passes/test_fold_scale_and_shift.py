@@ -300,19 +300,44 @@ def test_a_layer_scale_goes_past_a_transpose_into_the_bias_and_weights_of_a_line
 
 
 @pytest.mark.parametrize(
+    ("x", "between", "shape", "pads", "left"),
+    [
+        ((1, 6, 6, 4), "Transpose <perm = [0, 3, 1, 2]> (a)", (4,), 0, 0),
+        ((1, 6, 6, 4), "Transpose <perm = [0, 3, 1, 2]> (a)", (4,), 1, 1),
+        ((1, 6, 6, 4), "Transpose <perm = [0, 3, 1, 2]> (a)", (), 1, 1),
+        ((1, 4, 36), "Reshape(a, square)", (4, 1), 0, 0),
+        ((1, 4, 36), "Reshape(a, square)", (4, 1), 1, 1),
+        ((1, 144), "Reshape(a, square)", (1,), 0, 0),
+    ],
+)
+def test_a_scale_and_a_shift_go_past_what_rearranges_before_a_layer(
+    x: tuple[int, ...], between: str, shape: tuple[int, ...], pads: int, left: int
+) -> None:
+    """As inputs are scaled in channels-last exports; where the layer pads one Add is left."""
+    constants = {"s": values(*shape), "t": values(*shape, seed=4), "square": [1, 4, 6, 6], "w": W}
+    conv = f"y = Conv <pads = {[pads] * 4}> (r, w)"
+    graph = graph_of(f"m = Mul(x, s) a = Add(m, t) r = {between} {conv}", x, constants)
+    result, notes = rewritten(graph, FOLD)
+    assert operators(result) == ["Add"] * left + operators(graph)[2:]
+    assert ("1 Add" in notes) == (not left)
+
+
+@pytest.mark.parametrize(
     ("body", "reason"),
     [
+        ("m = Mul(x, c) t = Reshape(m, merged) z = Reshape(t, same) y = Conv(z, k)",
+         "other axes than the channels"),
         (f"{CONV} t = Transpose <perm = [0, 2, 3, 1]> (a) m = Mul(t, c) y = Relu(m)",
          "other axes than the channels"),
         (f"{CONV} t = Reshape(a, merged) m = Mul(t, s) y = Relu(m)",
-         "its channels are rearranged"),
+         "other axes than the channels"),
         (f"{CONV} t = Flatten(a) r = Relu(a) f = Flatten(r) m = Mul(t, half) y = Add(m, f)",
          "also read elsewhere"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_past_what_rearranges(body: str, reason: str) -> None:
     constants = {"merged": [1, -1, 6], "s": values(30, 1), "half": np.float32(0.5), **CHANNELS}
-    constants["c"] = values(6, 1)
+    constants |= {"c": values(6, 1), "same": [1, 4, 6, 6], "k": W}
     used = {name: value for name, value in constants.items() if name in body}
     assert_kept(graph_of(body, constants=used), FOLD, reason)
 

@@ -1,6 +1,6 @@
 """Products and sums with constants become part of the layers behind which or before which they are.
 
-    Add, Sub, Mul, Div, Neg with a constant:  y = s · x + t
+    Add, Sub, Mul, Div, Neg with a constant, BatchNormalization:  y = s · x + t
 
 1. behind a layer:  s · (W·x + b) + t  =  (s·W)·x + (s·b + t);
 2. before layers:   W·(s·x + t) + b  =  (W·s)·x + (b + W·t), in all layers that read y;
@@ -32,7 +32,7 @@ from actcc.graph import Array, Graph, Node, Shape, Tensor
 from actcc.graph.axes import RESHAPING, axis_behind
 from actcc.graph.operators import CONTRACTIONS
 from actcc.linear.linear_layer import LinearLayer, layer_that_writes, linear_layer, only_read_by
-from actcc.linear.scale_shift import ScaleShift, scale_shift
+from actcc.linear.scale_shift import ScaleShift, batch_norm_scale_shift, scale_shift
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
 
@@ -257,7 +257,12 @@ class _Folder:
 
     def _read(self, node: Node) -> ScaleShift | None:
         """What a node scales and shifts by; None where it does neither, or has to stay."""
-        return None if node.name in self._claimed else scale_shift(self._graph, node)
+        if node.name in self._claimed:
+            return None
+        if node.op == "BatchNormalization":
+            rank = len(self._shape(node.inputs[0]) or ())
+            return batch_norm_scale_shift(self._graph, node, rank)
+        return scale_shift(self._graph, node)
 
     def _shape(self, tensor: Tensor) -> Shape | None:
         return self._shapes.get(tensor.name)

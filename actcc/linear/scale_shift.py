@@ -8,6 +8,7 @@ import numpy as np
 
 from actcc.graph.graph import Graph
 from actcc.graph.view import Array, Node, Tensor
+from actcc.linear.batch_norm import statistics_as_scale, training_obstacle
 
 _ONNX = (None, "", "ai.onnx")
 _ZERO, _ONE = np.zeros(()), np.ones(())
@@ -73,6 +74,17 @@ def scale_shift(graph: Graph, node: Node) -> ScaleShift | None:
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         return None
     return ScaleShift(reads, scale, shift, spread=constant.ndim > 0)
+
+
+def batch_norm_scale_shift(graph: Graph, node: Node, rank: int) -> ScaleShift | None:
+    """What a BatchNormalization of a tensor with `rank` axes computes; None where it is trained."""
+    if node.op != "BatchNormalization" or node.domain not in _ONNX or rank < 2:
+        return None
+    found = None if training_obstacle(graph, node) else statistics_as_scale(graph, node)
+    if found is None or not all(np.isfinite(values).all() for values in found):
+        return None
+    scale, shift = (values.reshape(-1, *[1] * (rank - 2)) for values in found)
+    return ScaleShift(node.inputs[0], scale, shift, spread=True)
 
 
 def _of(op: str, constant: Array, *, is_first: bool) -> tuple[Array, Array]:

@@ -290,6 +290,29 @@ def test_a_constant_goes_past_what_rearranges(between: str, shape: tuple[int, ..
     assert operators(result) == operators(graph)[:-2]
 
 
+@pytest.mark.parametrize(
+    ("body", "x", "left"),
+    [
+        ("n = BatchNormalization(x, s, t, m, v) y = Conv(n, w)", (2, 4, 6, 6), ["Conv"]),
+        ("n = BatchNormalization(x, s, t, m, v) y = Gemm(n, g)", (3, 4), ["Gemm"]),
+        ("n = BatchNormalization(x, s, t, m, v) a = Mul(n, k)"
+         " y = Conv <pads = [1, 1, 1, 1]> (a, w)", (2, 4, 6, 6), ["Add", "Conv"]),
+        ("p = MatMul(x, g) r = Add(p, b) a = Transpose <perm = [0, 2, 1]> (r)"
+         " y = BatchNormalization(a, b, b, b, d)", (2, 3, 4), ["MatMul", "Add", "Transpose"]),
+    ],
+    ids=["conv", "gemm", "padded", "linear and transpose"],
+)  # fmt: skip
+def test_batch_normalization_is_a_scale_and_a_shift(
+    body: str, x: tuple[int, ...], left: list[str]
+) -> None:
+    """Before a layer, and where others stand between; directly behind one see fold-batch-norm."""
+    statistics = {"s": values(4), "t": values(4, seed=1), "m": values(4, seed=2)}
+    spread = {"v": abs(values(4, seed=3)), "d": abs(values(5, seed=3))}
+    constants = {**statistics, **spread, "w": W, "g": values(4, 5), "b": B, "k": np.float32(2)}
+    result, _ = rewritten(graph_of(body, x, constants), FOLD)
+    assert operators(result) == left
+
+
 def test_a_layer_scale_goes_past_a_transpose_into_the_bias_and_weights_of_a_linear() -> None:
     body = """
         m = MatMul(x, w) a = Add(b, m) t = Transpose <perm = [0, 3, 1, 2]> (a) y = Mul(s, t)

@@ -7,14 +7,15 @@ from functools import cache
 
 import pytest
 from exported_networks import FULL_SIZE_NETWORKS, SMALL_NETWORKS
-from offering import all_applied, survey
+from offering import NPU1, all_applied, survey
 
 from actcc.activations import find_activations
 from actcc.blocks import find_chains
 from actcc.graph import Graph
 from actcc.graph.compare import compare
 from actcc.normalize import Normalized, normalize
-from actcc.pass_api import Pass
+from actcc.pass_api import Pass, find_sites
+from actcc.passes import BUILT_IN
 from actcc.passes.pooling_chain import PoolingChain
 from actcc.passes.space_to_depth_stem import SpaceToDepthStem
 from actcc.runtime import random_feeds
@@ -81,13 +82,15 @@ def test_activations_are_recognised_as_before(name: str) -> None:
     assert after == before
 
 
-def test_channels_last_and_channels_first_have_the_same_chains() -> None:
-    lengths = [
-        sorted(len(chain) for chain in find_chains(normalized(name).graph))
-        for name in ("mobilenet_v3", "mobilenet_v3_last")
-    ]
-    assert lengths[0] == lengths[1]
-    assert max(lengths[0]) >= 3
+def test_channels_last_exports_have_the_chains_and_sites_of_channels_first() -> None:
+    graphs = [normalized(name).graph for name in ("mobilenet_v3", "mobilenet_v3_last")]
+    chains = [sorted(len(chain) for chain in find_chains(graph)) for graph in graphs]
+    assert chains[0] == chains[1]
+    assert max(chains[0]) == 6
+    surveys = [find_sites(graph, [cls() for cls in BUILT_IN], NPU1) for graph in graphs]
+    offered = [Counter(site.pass_name for site in found.sites) for found in surveys]
+    assert offered[0] == offered[1]
+    assert offered[0]["collapse-convolutions"] == 19
 
 
 @pytest.mark.parametrize(

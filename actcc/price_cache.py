@@ -329,9 +329,13 @@ def cached_price(
 
 
 def network_key(backend: NetworkBackend, graph: Graph) -> str:
-    """The key of a whole network: its content at the shapes it is bound to, tool, version."""
-    shapes = sorted((name, list(shape)) for name, shape in graph.input_shapes.items())
-    parts = [metadata.version("actcc"), backend.tool, content_hash(graph), shapes]
+    """The key of a whole network: its content, the shapes inside it, tool, version.
+
+    Shapes follow from what the inputs are bound to, and where they cannot be inferred from what the
+    file declares, which is no part of the content.
+    """
+    types = sorted((name, found.element, found.shape) for name, found in graph.types.items())
+    parts = [metadata.version("actcc"), backend.tool, content_hash(graph), types]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

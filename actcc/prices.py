@@ -100,7 +100,7 @@ class Backend(Protocol):
 
     @property
     def cacheable(self) -> bool:
-        """Whether a price is worth keeping between runs."""
+        """Whether a price, or what a `NetworkBackend` says of a network, is kept between runs."""
 
     def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:
         """A price for `keep` and for each candidate of the query."""

@@ -50,9 +50,9 @@ def price_sites(
 ) -> dict[str, SitePrices]:
     """Prices by site id and candidate name; every candidate of every site has an entry."""
     backend = target.backend
+    kept = cache if cache is not None and backend.cacheable and PriceCache(cache).usable() else None
     if isinstance(backend, NetworkBackend):
-        networks = None if cache is None else PriceCache(cache)
-        known = networks if networks is not None and networks.usable() else None
+        known = None if kept is None else PriceCache(kept)
         return dict(price_in_network(graph, sites, passes, backend, executor, progress, known))
     groups, failed = neighbourhoods(graph, sites, passes)
     prices: dict[str, SitePrices] = {}
@@ -60,8 +60,7 @@ def price_sites(
     for identity, reason in failed.items():
         names = [KEEP, *(c.name for c in by_id[identity].candidates)]
         prices[identity] = dict.fromkeys(names, reason)
-    kept = cache is not None and target.backend.cacheable and PriceCache(cache).usable()
-    tasks = [PriceTask(target.profile, g.query, cache if kept else None) for g in groups]
+    tasks = [PriceTask(target.profile, g.query, kept) for g in groups]
     # Measurements would disturb each other; the rest is arithmetic and runs wherever there is room.
     measured = backend.source == "measured"
     with progress.stage(PRICING, len(tasks)) as advance:

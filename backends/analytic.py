@@ -155,7 +155,9 @@ class AnalyticBackend:
         if not sram.holds_interface:
             outside |= outer
         for names in (outer, outside):
-            names.update([part for part, whole in program.parts.items() if whole in names])
+            for part, whole in reversed(list(program.parts.items())):  # the outermost whole first
+                if whole in names:
+                    names.add(part)
         placement = Placement(
             types=graph.types,
             outside=outside,

@@ -123,6 +123,8 @@ class _Costing:
         operation = self._operation
         if operation.kind == HOST:
             return Cycles(host=self._host())
+        if not any(self._map(name).elements for name in operation.writes):
+            return Cycles()
         if operation.work is not None:
             return self._convolving(operation.work)
         if operation.elementwise:

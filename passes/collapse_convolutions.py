@@ -39,8 +39,10 @@ from actcc.linear import (
     composition_obstacle,
     convolution_of,
     element_of,
+    fits,
     identity,
     spatial_sizes,
+    types_in_every_run,
 )
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Fact, Refusal, Site
@@ -58,7 +60,7 @@ class CollapseConvolutions(Pass):
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
         """One site for each part of a chain that can collapse, with and without its residual."""
-        types = graph.types
+        types = types_in_every_run(graph)
         for chain in find_chains(graph):
             for length in range(2, min(_LONGEST, len(chain)) + 1):
                 for start in range(len(chain) - length + 1):
@@ -73,7 +75,7 @@ class CollapseConvolutions(Pass):
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Put the composed convolution in the place of the layers."""
-        types = graph.types
+        types = types_in_every_run(graph)
         layers = [graph.node(name) for name in str(site.facts["layers"]).split("\n")]
         found = [_readable(graph, layer, types) for layer in layers]
         merged = reduce(composition_inside, found)
@@ -85,8 +87,10 @@ class CollapseConvolutions(Pass):
                 raise PassError(f"site '{site.id}': the residual does not fit: {whole.reason}")
             merged = whole
         element = element_of(graph, layers[0])
-        if element is None:
-            raise PassError(f"site '{site.id}': the weights of '{layers[0].name}' are not constant")
+        if not fits([merged.weights, merged.bias], element):
+            raise PassError(
+                f"site '{site.id}': the composed weights overflow or lose digits in {element}"
+            )
         if candidate.name.startswith(_RELU):
             source = graph.insert(_RELU, [source], like=source)
         inputs, attributes = as_operands(graph, merged, source, element, f"{site.writes}_collapsed")

@@ -9,7 +9,8 @@ Linear). The second keeps it and removes inner units: those whose weights are sm
 What is written is fitted by the repair to what the MLP gave. Approximate, bound by the budget; in
 a wide MLP one layer of few inputs and outputs is far cheaper than two of many inner units.
 
-Requires: constant weights, and that nothing else reads what lies between.
+Requires: constant weights, biases that are one row, and that nothing else reads what lies between;
+the second also that all units have the same activation, and no gate.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from actcc.blocks import find_chains
+from actcc.blocks import Link, find_chains
 from actcc.errors import PassError
 from actcc.graph import Array, Graph
-from actcc.linear import FullyConnected, Obstacle, compose_maps, fully_connected
+from actcc.linear import FullyConnected, Obstacle, compose_maps, fits, fully_connected
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Fact, Refusal, Site
 from actcc.targets import Target
@@ -46,12 +47,16 @@ class CollapseMatrixProducts(Pass):
                 if isinstance(pair, Obstacle):
                     yield Refusal(second.gives, pair.reason)
                     continue
+                if [layer.result.name for layer in pair] != [first.gives, second.gives]:
+                    yield Refusal(second.gives, "what is added to a product is no constant row")
+                    continue
                 width = len(pair[1].map.weights)
                 nodes = [*first.nodes, *second.nodes[: second.own]]
                 facts: dict[str, Fact] = {
                     "first": first.layer,
                     "second": second.layer,
                     "width": width,
+                    "alike": _treats_units_alike(first),
                 }
                 kind = f"{first.op}, {second.op}"
                 yield Site(nodes, first.reads, second.gives, kind, facts)
@@ -60,7 +65,7 @@ class CollapseMatrixProducts(Pass):
         """One layer, and the MLP with fewer inner units."""
         yield Candidate("one layer")
         for name, share in _NARROWER.items():
-            if int(site.facts["width"]) * share >= _LEAST_WIDTH:
+            if site.facts["alike"] and int(site.facts["width"]) * share >= _LEAST_WIDTH:
                 yield Candidate(name)
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
@@ -72,6 +77,11 @@ class CollapseMatrixProducts(Pass):
             _narrow(graph, *pair, _NARROWER[candidate.name])
         else:
             _merge(graph, site, *pair)
+
+
+def _treats_units_alike(link: Link) -> bool:
+    """Whether what stands behind a layer has no numbers of its own for each unit."""
+    return not link.gated and link.activation is not None and link.activation.name != "PRelu"
 
 
 def _pair(
@@ -91,6 +101,10 @@ def _pair(
 
 def _merge(graph: Graph, site: Site, first: FullyConnected, second: FullyConnected) -> None:
     merged = compose_maps(first.map, second.map)
+    if not fits([merged.weights, merged.bias], first.element):
+        raise PassError(
+            f"site '{site.id}': the composed weights overflow or lose digits in {first.element}"
+        )
     weights = graph.initializer(f"{site.writes}_weight", merged.weights.astype(first.element))
     bias = graph.initializer(f"{site.writes}_bias", merged.bias.astype(first.element))
     if second.is_gemm:

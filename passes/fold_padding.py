@@ -37,7 +37,7 @@ class FoldPadding(NormalizingPass):
         """The graph itself, how many were folded, and why the others were not."""
         folded: Counter[str] = Counter()
         kept: dict[str, list[str]] = {}
-        for pad in list(graph.nodes("Pad")):
+        for pad in reversed(list(graph.nodes("Pad"))):  # of Pads in a row the last goes first
             readers = graph.consumers(pad.outputs[0])
             padding = _foldable(graph, pad, readers)
             if isinstance(padding, str):
@@ -146,7 +146,7 @@ def _obstacle_of(graph: Graph, pad: Node, reader: Node, padding: _Padding) -> st
     if any(tensor.outputs or graph.is_output(tensor) for tensor in reader.outputs[1:]):
         return "the MaxPool behind it also gives indices"
     lowest = max(ValueRanges(graph).of(pad.inputs[0]).low, float(np.finfo(np.float32).min))
-    if value > lowest:
+    if not value <= lowest:  # NaN is neither
         return f"{value:g} may be the largest element of a window of the MaxPool behind it"
     return ""
 

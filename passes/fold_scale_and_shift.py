@@ -276,7 +276,8 @@ def _reads_data(reader: Node, read: Tensor) -> bool:
     """Whether a layer reads a tensor as its data, and as nothing else."""
     positions = [i for i, tensor in enumerate(reader.inputs) if tensor is read]
     transposed = bool(reader.attrs.get("transA", 0))
-    return reader.op in CONTRACTIONS and positions == [0] and not transposed
+    is_layer = reader.op in CONTRACTIONS and reader.domain in (None, "", "ai.onnx")
+    return is_layer and positions == [0] and not transposed
 
 
 def _keeps_shape(

@@ -29,9 +29,11 @@ from actcc.linear import (
     composition_obstacle,
     convolution_of,
     element_of,
-    is_alone,
+    fits,
     largest_composed,
+    only_read_by,
     spatial_sizes,
+    types_in_every_run,
 )
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Refusal, Site
@@ -48,7 +50,7 @@ class MergeConvolutions(Pass):
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
         """One site for each pair, in topological order, and why others are not offered."""
-        types = graph.types
+        types = types_in_every_run(graph)
         for second in graph.nodes("Conv"):
             first = graph.producer(second.inputs[0])
             if first is None or first.op != "Conv" or first.domain not in (None, "", "ai.onnx"):
@@ -66,10 +68,12 @@ class MergeConvolutions(Pass):
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the composition in the place of both."""
         first, second = (graph.node(name) for name in site.nodes)
-        merged = _composed(graph, first, second, graph.types)
+        merged = _composed(graph, first, second, types_in_every_run(graph))
         if isinstance(merged, Obstacle):
             raise PassError(f"site '{site.id}' cannot be merged any more: {merged.reason}")
         element, stem = element_of(graph, second), second.inputs[1].name
+        if not fits([merged.weights, merged.bias], element):
+            raise PassError(f"site '{site.id}': the merged weights would lose digits in {element}")
         inputs, attributes = as_operands(graph, merged, first.inputs[0], element, stem)
         graph.replace(site, "Conv", inputs, **attributes)
 
@@ -84,7 +88,7 @@ def _pair(
 
 
 def _obstacle(graph: Graph, first: Node, second: Node, types: Types) -> str:
-    if not is_alone(graph, first.outputs[0]):
+    if not only_read_by(graph, first.outputs[0]):
         return "what the first layer writes is also read elsewhere"
     pair = _pair(graph, first, second, types)
     if isinstance(pair, Obstacle):

@@ -87,7 +87,9 @@ def _same_constants(graph: Graph, node: Node, other: Node) -> bool:
         first, second = (None if t.is_empty() else graph.constant(t) for t in (one, two))
         if one is two or first is None or second is None:
             continue
-        if first.dtype != second.dtype or not np.array_equal(first, second):
+        if (first.dtype, first.shape) != (second.dtype, second.shape):
+            return False
+        if first.tobytes() != second.tobytes():  # 0 and -0 are equal, what is divided by them not
             return False
     return True
 

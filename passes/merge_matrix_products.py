@@ -22,9 +22,10 @@ from actcc.linear import (
     Obstacle,
     Types,
     compose_maps,
+    fits,
     fully_connected,
-    is_alone,
     largest_composed_map,
+    only_read_by,
 )
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Refusal, Site
@@ -66,6 +67,9 @@ class MergeMatrixProducts(Pass):
             raise PassError(f"site '{site.id}' cannot be merged any more: {pair.reason}")
         first, second = pair
         merged = compose_maps(first.map, second.map)
+        if not fits([merged.weights, merged.bias], first.element):
+            reason = f"the merged weights would lose digits in {first.element}"
+            raise PassError(f"site '{site.id}': {reason}")
         stem = products[-1].inputs[1].name
         operands = [first.source, graph.initializer(stem, merged.weights.astype(first.element))]
         bias = graph.initializer(f"{stem}_bias", merged.bias.astype(first.element))
@@ -100,7 +104,7 @@ def _pair(
         return Obstacle(f"the second layer: {second.reason}")
     if first.result is not second.source:
         return Obstacle("what is added between the two layers is no constant row")
-    if not is_alone(graph, first.result):
+    if not only_read_by(graph, first.result):
         return Obstacle("what the first layer writes is also read elsewhere")
     if first.element != second.element:
         return Obstacle("their weights are of different types")

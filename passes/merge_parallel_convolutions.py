@@ -124,7 +124,7 @@ def _merger(graph: Graph, group: Sequence[Branch], types: Types) -> _Merger | Ob
         return Obstacle(notes[0])
     element = element_of(graph, first.layers[0])
     if not fits([total.weights, total.bias], element):
-        return Obstacle("the merged weights would overflow")
+        return Obstacle("the merged weights would overflow or lose digits")
     return _Merger(tuple(taken), total, tuple(notes))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from networks import Builder
+from onnx import TensorProto, numpy_helper
 
 from actcc.calibration import load_samples
 from actcc.graph import Graph
@@ -73,3 +74,40 @@ def test_an_operator_set_without_rounding_is_left_alone(opset: int) -> None:
     graph = network(opset)
     steps = dict.fromkeys(relus(graph), (0.1, 0))
     assert fit_to_int8(graph, steps, samples(graph), RepairMethod()) is graph
+
+
+@pytest.mark.parametrize("step", [0.02, 0.1])
+def test_weights_stay_where_held_out_samples_gain_nothing(step: float) -> None:
+    graph = network()
+    steps = dict.fromkeys(relus(graph), (step, 0))
+    assert fit_to_int8(graph, steps, samples(graph), RepairMethod()) is graph
+
+
+def test_one_sample_is_not_enough() -> None:
+    graph = network()
+    steps = dict.fromkeys(relus(graph), (1.5, 0))
+    assert fit_to_int8(graph, steps, samples(graph)[:1], RepairMethod()) is graph
+
+
+@pytest.mark.parametrize("opset", [10, 12])
+def test_the_oldest_operator_sets_with_rounding_are_fitted(opset: int) -> None:
+    graph = network(opset)
+    steps = dict.fromkeys(relus(graph), (1.5, 0))
+    fitted = fit_to_int8(graph, steps, samples(graph), RepairMethod())
+    assert [n.name for n in fitted.nodes()] == [n.name for n in graph.nodes()]
+    assert fitted is not graph
+
+
+def test_a_network_in_float16_is_left_alone() -> None:
+    build = Builder()
+    build.add("Relu", build.conv("images", 8, 8), output="y")
+    model = build.model(SHAPE, {"y": SHAPE})
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight).astype(np.float16)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    graph = Graph.load(model)
+    values = np.zeros((4, *SHAPE[1:]), np.float16)
+    data = load_samples({"images": values}, graph)
+    assert fit_to_int8(graph, {"images": (0.1, 0)}, data, RepairMethod()) is graph

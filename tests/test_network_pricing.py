@@ -14,6 +14,7 @@ from actcc.network_pricing import nearest_sites, price_in_network
 from actcc.pass_api import Pass, find_sites, rewrite
 from actcc.price_cache import PriceCache, network_key
 from actcc.prices import NetworkTimes, Price, TaskMap, Unpriced
+from actcc.pricing import price_sites
 from actcc.progress import Silent
 from actcc.site import KEEP, Candidate, Site
 from actcc.targets import Target, load_target
@@ -186,6 +187,34 @@ def test_a_network_that_was_refused_is_compiled_again(tmp_path: Path, executor: 
     assert found == priced(TableBackend(), executor)
 
 
+class WholeBackend(TableBackend):
+    """The same with all that a backend has."""
+
+    def __init__(self, *, cacheable: bool) -> None:
+        super().__init__()
+        self.cacheable = cacheable
+
+    def _unused(self, *arguments: object) -> None:
+        raise NotImplementedError
+
+    price = time_models = memory = layers = _unused
+
+
+@pytest.mark.parametrize("cacheable", [False, True])
+def test_networks_are_kept_where_the_backend_says_so(
+    cacheable: bool, tmp_path: Path, executor: Executor
+) -> None:
+    backend, path = WholeBackend(cacheable=cacheable), tmp_path / "prices.sqlite"
+    target = Target(load_target("npu1").profile)
+    vars(target)["backend"] = backend
+    graph = Graph.load(onnx.parser.parse_model(CHAIN))
+    sites = find_sites(graph, [Another()], target).sites
+    for _ in range(2):
+        price_sites(graph, sites, [Another()], target, executor, Silent(), path)
+    assert backend.compiled == (3 if cacheable else 6)
+    assert path.exists() == cacheable
+
+
 def test_a_network_is_kept_by_tool_names_weights_and_shapes() -> None:
     graph = Graph.load(onnx.parser.parse_model(CHAIN))
     other_name = Graph.load(
@@ -200,3 +229,17 @@ def test_a_network_is_kept_by_tool_names_weights_and_shapes() -> None:
     }
     assert len(keys) == 3
     assert network_key(TableBackend(), graph.copy()) in keys  # type: ignore[arg-type]
+
+
+def test_a_network_is_kept_by_the_shapes_that_its_file_declares() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[1, 16] x) => (float[1, N] y) { a = own.Wider (x)  y = Relu (a) }"""
+    )
+    keys = set()
+    for width in (16, 32):
+        del model.graph.value_info[:]
+        declared = onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [1, width])
+        model.graph.value_info.append(declared)
+        keys.add(network_key(TableBackend(), Graph.load(model)))  # type: ignore[arg-type]
+    assert len(keys) == 2

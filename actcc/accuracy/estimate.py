@@ -115,7 +115,7 @@ class Estimates:
 
 
 _PROBE_SAMPLES = 4
-_REPAIR_SAMPLES = 8
+_MOST_FITTED_SAMPLES = 8
 _CHUNK = 6
 
 
@@ -205,7 +205,7 @@ def run_task(task: Task) -> Estimates:
     except ActccError as error:
         every = [key for work in task.work for key in work.keys]
         return Estimates({}, {**dict.fromkeys(every, str(error)), **failed})
-    for index in range(len(task.samples)):
+    for index in range(_fitted_samples(task), len(task.samples)):
         under_way = [found for found in runs if found.key not in failed and not found.is_enough]
         if under_way:
             failed.update(_run_sample(task, index, prefix, under_way))
@@ -297,9 +297,18 @@ def _check_feeds(graph: Graph, names: Iterable[str]) -> None:
             )
 
 
+def _fitted_samples(task: Task) -> int:
+    """How many samples, the first ones, weights are fitted to; losses are measured on the others.
+
+    A layer that a rewrite made has as many weights as it has rows on a few samples: on those it
+    would seem to lose nothing.
+    """
+    return min(_MOST_FITTED_SAMPLES, len(task.samples) // 2) if task.repairs else 0
+
+
 def _repair(task: Task, prefix: _Prefix, runs: Sequence[_CandidateRun]) -> dict[Key, str]:
     """Let every candidate run repaired; those that cannot be, with the reason."""
-    count = min(_REPAIR_SAMPLES, len(task.samples))
+    count = max(_fitted_samples(task), 1)
     values = [prefix.run(task.samples[index].inputs) for index in range(count)]
     failed: dict[Key, str] = {}
     for found in runs:

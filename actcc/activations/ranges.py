@@ -124,6 +124,8 @@ class ValueRanges:
         node = self._graph.producer(tensor)
         if node is None or node.domain not in _ONNX or depth == 0:
             return UNBOUNDED
+        if node.op == "MaxPool" and tensor is not node.outputs[0]:
+            return UNBOUNDED  # indices
 
         def of(index: int) -> Range:
             return self.of(node.inputs[index], depth - 1)

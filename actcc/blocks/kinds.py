@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from actcc.blocks.chains import Chain, Link, find_chains
 from actcc.blocks.gates import find_gates
+from actcc.errors import PricingError
 from actcc.graph import Graph, Node
 from actcc.graph.macs import node_macs
 
@@ -183,6 +184,7 @@ def layer_shape(graph: Graph, link: Link) -> LayerShape | None:
 
 
 def _macs(graph: Graph, links: Chain) -> int | None:
-    if any(graph.shape(link.gives) is None for link in links):
+    try:
+        return sum(node_macs(graph, graph.node(link.layer)) for link in links)
+    except PricingError:
         return None
-    return sum(node_macs(graph, graph.node(link.layer)) for link in links)

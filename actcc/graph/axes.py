@@ -15,8 +15,10 @@ def axis_groups(
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Axes of more than one element that go over into each other: (0, 1) → (0,) where two merge.
 
-    Both shapes have the same number of elements.
+    Both shapes have the same number of elements; where that is 0, no axis goes over into another.
     """
+    if 0 in before or 0 in after:
+        return []
     groups: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     left = [axis for axis, size in enumerate(before) if size != 1]
     right = [axis for axis, size in enumerate(after) if size != 1]

@@ -36,12 +36,24 @@ class Graph(View):
     ) -> None:
         super().__init__(surgeon, header, input_shapes, types)
         self._names: set[str] | None = None
+        self._stand_ins: dict[str, str] = {}
         self._mark: Mapping[str, str] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Graphs travel between processes as protos; for parts of a model, not for 2 GB."""
         data = self.to_proto().SerializeToString()
         return _revive, (data, self._input_shapes, self._hints)
+
+    def tensor(self, tensor: str | Tensor) -> Tensor:
+        """The tensor of that name, or the one that stands for it since a bypass of this object.
+
+        Raises:
+            PassError: there is none.
+        """
+        if isinstance(tensor, str):
+            while tensor in self._stand_ins and tensor not in self._look_up()[1]:
+                tensor = self._stand_ins[tensor]
+        return super().tensor(tensor)
 
     # ---------------------------------------------------------------- edits
 
@@ -115,7 +127,8 @@ class Graph(View):
         """Remove a site whose output equals `source`: its readers read `source` instead.
 
         A graph output keeps its name, and so does a tensor that a subgraph reads, since subgraphs
-        are never edited: where neither end can be renamed, an Identity stays.
+        are never edited: where neither end can be renamed, an Identity stays. The name that goes
+        still means the tensor, so that a site that reads it can be rewritten afterwards.
         """
         nodes = [self.node(name) for name in site.nodes]
         written, read = self.tensor(site.writes), self.tensor(source)
@@ -127,9 +140,11 @@ class Graph(View):
                 return
             self._detach(nodes, keep=written)
             _substitute(read, written, keep_output=False)
+            self._stand_ins[read.name] = written.name
         else:
             self._detach(nodes, keep=written)
             _substitute(written, read, keep_output=True)
+            self._stand_ins[written.name] = read.name
         self._touch()
         self.prune()
 
@@ -246,6 +261,7 @@ class Graph(View):
     def _fresh(self, stem: str) -> str:
         if self._names is None:
             self._names = order.all_names(self._surgeon) | set(self._header.overridable)
+            self._names |= self._stand_ins.keys()
         name = fresh_name(stem, self._names)
         self._names.add(name)
         return name

@@ -7,7 +7,6 @@ from actcc.linear.branches import (
     Branch,
     branch_convolution,
     branch_weights,
-    is_alone,
     is_sum,
     is_whole_sum,
     parallel_branches,
@@ -34,6 +33,7 @@ from actcc.linear.convolution import (
     spread,
 )
 from actcc.linear.folding import fold_batch_norm, without_batch_norms
+from actcc.linear.linear_layer import only_read_by
 from actcc.linear.matrix import (
     AffineMap,
     FullyConnected,
@@ -49,6 +49,7 @@ from actcc.linear.reading import (
     fits,
     is_convolution,
     spatial_sizes,
+    types_in_every_run,
 )
 
 __all__ = [
@@ -80,13 +81,13 @@ __all__ = [
     "fold_batch_norm",
     "fully_connected",
     "identity",
-    "is_alone",
     "is_convolution",
     "is_sum",
     "is_whole_sum",
     "largest_composed",
     "largest_composed_map",
     "on_axes",
+    "only_read_by",
     "parallel_branches",
     "per_channel",
     "regrouped",
@@ -95,5 +96,6 @@ __all__ = [
     "statistics_as_scale",
     "terms_of",
     "training_obstacle",
+    "types_in_every_run",
     "without_batch_norms",
 ]

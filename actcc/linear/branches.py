@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from actcc.graph import Graph, Node, Tensor
 from actcc.linear.composition import compose, composed_weights
 from actcc.linear.convolution import Convolution, Obstacle
+from actcc.linear.linear_layer import only_read_by
 from actcc.linear.reading import Types, convolution_of, is_convolution, spatial_sizes
 
 LARGER = "one convolution would have more weights than those it is made of"
@@ -29,12 +30,6 @@ class Branch:
         return tuple(node for node in self.nodes if node.op == "Conv")
 
 
-def is_alone(graph: Graph, tensor: Tensor) -> bool:
-    """Whether one input of one node of the main graph reads the tensor, and nothing else."""
-    used = len(tensor.outputs) == 1 and not graph.is_output(tensor)
-    return used and not graph.is_read_in_subgraph(tensor)
-
-
 def is_sum(node: Node) -> bool:
     """Whether the node adds its inputs."""
     return node.op in _SUMS and node.domain in _ONNX
@@ -43,7 +38,7 @@ def is_sum(node: Node) -> bool:
 def is_whole_sum(graph: Graph, node: Node) -> bool:
     """Whether the node is a sum that is not itself a term of another."""
     written = node.outputs[0]
-    return is_sum(node) and not (is_alone(graph, written) and is_sum(written.outputs[0]))
+    return is_sum(node) and not (only_read_by(graph, written) and is_sum(written.outputs[0]))
 
 
 def terms_of(graph: Graph, node: Node) -> tuple[list[Node], list[Tensor]]:
@@ -52,7 +47,7 @@ def terms_of(graph: Graph, node: Node) -> tuple[list[Node], list[Tensor]]:
     while left:
         tensor = left.pop(0)
         writer = graph.producer(tensor)
-        if writer is not None and is_sum(writer) and is_alone(graph, tensor):
+        if writer is not None and is_sum(writer) and only_read_by(graph, tensor):
             sums.append(writer)
             left = [*writer.inputs, *left]
         else:
@@ -76,7 +71,7 @@ def parallel_branches(graph: Graph, terms: Sequence[Tensor]) -> list[list[Branch
 def _ways_back(graph: Graph, term: Tensor) -> Iterator[Branch]:
     branch = Branch(term, term, ())
     yield branch
-    while is_alone(graph, branch.source):
+    while only_read_by(graph, branch.source):
         writer = graph.producer(branch.source)
         if writer is None or not is_convolution(writer):
             return

@@ -110,7 +110,7 @@ class LinearLayer:
 
     def obstacle(self, new: LinearLayer) -> str:
         """Why the layer cannot take the weights and bias of `new`; empty where it can."""
-        if not _is_exact(new.weights, self.dtype) or not _is_exact(new.bias, self.dtype):
+        if not keeps_digits(new.weights, self.dtype) or not keeps_digits(new.bias, self.dtype):
             return f"the folded weights would overflow or lose digits in {self.dtype}"
         if self.node.op == "Gemm" and self.bias is not None and new.bias is not None:
             by_row = self.bias.ndim == 2 and len(self.bias) > 1
@@ -249,7 +249,7 @@ def _pads(node: Node, weights: Array) -> bool:
     return text == "NOTSET" and any(node.attrs.get("pads", ()))
 
 
-def _is_exact(values: Array | None, dtype: np.dtype[Any]) -> bool:
+def keeps_digits(values: Array | None, dtype: np.dtype[Any]) -> bool:
     """Whether values keep their digits in the layer's precision and none becomes infinite."""
     if values is None:
         return True

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
-from actcc.linear.branches import is_alone
 from actcc.linear.convolution import Obstacle
+from actcc.linear.linear_layer import only_read_by
 from actcc.linear.reading import Types
 
 _ONNX = (None, "", "ai.onnx")
@@ -77,7 +77,7 @@ def fully_connected(graph: Graph, node: Node, types: Types) -> FullyConnected | 
     outputs = wide.shape[1]
     plain = AffineMap(wide, np.zeros(outputs))
     found = FullyConnected((node,), node.inputs[0], node.outputs[0], plain, weights.dtype)
-    if graph.opset < 7 or not is_alone(graph, found.result):
+    if graph.opset < 7 or not only_read_by(graph, found.result):
         return found
     behind = found.result.outputs[0]
     if behind.op != "Add" or behind.domain not in _ONNX:

@@ -24,6 +24,7 @@ from actcc.linear.convolution import (
     on_axes,
     per_channel,
 )
+from actcc.linear.linear_layer import keeps_digits
 
 Types = Mapping[str, TensorType]
 
@@ -48,6 +49,11 @@ def convolution_of(graph: Graph, node: Node, types: Types) -> Convolution | Obst
     if node.op == "BatchNormalization":
         return _from_batch_norm(graph, node, types)
     return _from_average_pool(graph, node, types)
+
+
+def types_in_every_run(graph: Graph) -> Types:
+    """Types as the model declares them: sizes that only `--shape` fixes are symbols."""
+    return graph.without_input_shapes().types if graph.input_shapes else graph.types
 
 
 def spatial_sizes(tensor: Tensor, rank: int, types: Types) -> Sizes:
@@ -90,9 +96,8 @@ def as_operands(
 
 
 def fits(values: Sequence[Array], element: np.dtype[Any]) -> bool:
-    """Whether the values are finite when rounded to the element type."""
-    with np.errstate(over="ignore"):
-        return all(bool(np.isfinite(value.astype(element)).all()) for value in values)
+    """Whether the values are finite when rounded to the element type, and keep their digits."""
+    return all(keeps_digits(value, element) for value in values)
 
 
 # -------------------------------------------------------------------- operators

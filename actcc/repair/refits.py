@@ -171,6 +171,11 @@ def _function(behind: Behind, name: str) -> Activation | None:
     return behind[name][0] if name in behind else None
 
 
+def _differs_by_channel(activation: Activation) -> bool:
+    """Whether it is no function of the value alone, as the fits of what comes out of it need it."""
+    return len([name for name, _ in activation.parameters if name == "slope"]) > 1
+
+
 def _has_changed(rewritten: Graph, node: str, same: Collection[str]) -> bool:
     return any(t.name not in same for t in rewritten.node(node).outputs)
 
@@ -253,6 +258,7 @@ class _Surroundings:
             and self._alone(self._original, tensor, before[2])
             and self._alone(self._rewritten, tensor, after[2])
             and before[1] == after[1]
+            and not any(_differs_by_channel(found[0]) for found in (before, after))
         )
         if before is None or after is None or not known:
             return Refit(layer, reference, None, None, added, None, False, False)

@@ -93,10 +93,8 @@ class EthosUBackend:
 
     @property
     def cacheable(self) -> bool:
-        """No: neighbourhoods are kept by their structure, and a compilation depends on the weights
-        as well. Whole networks are kept (`actcc.price_cache.cached_network_times`).
-        """
-        return False
+        """Yes: whole networks, by their content, since a compilation depends on the weights too."""
+        return True
 
     def price(self, query: PriceQuery) -> dict[str, Price | Unpriced]:
         """A price for `keep` and for each candidate, by compiling the neighbourhood alone."""

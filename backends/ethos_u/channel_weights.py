@@ -97,10 +97,13 @@ def _through(
     if behind is None:
         return None
     axis, weights = behind
+    shape = graph.types[tensor.name].shape or ()
     if node.op == "Transpose":
-        order = node.attrs.get("perm") or range(len(graph.types[tensor.name].shape or ()))[::-1]
+        order = node.attrs.get("perm") or range(len(shape))[::-1]
         return list(order)[axis], weights
-    return behind if node.op in _SAME_CHANNELS else None
+    # Pad and Resize may make channels of their own.
+    same = node.op in _SAME_CHANNELS and axis < len(shape) and shape[axis] == len(weights)
+    return behind if same else None
 
 
 def _of_layer(graph: Graph, node: Node, variances: Mapping[str, Array]) -> Array | None:

@@ -14,6 +14,7 @@ from actcc.graph import Array
 
 _LARGEST = 127
 _INT32 = np.iinfo(np.int32)
+_NOTHING = 1e-30  # below, a scale or that of a bias is none that float32 holds
 
 
 def put_weights(
@@ -30,8 +31,8 @@ def put_weights(
     others = tuple(other for other in range(weights.ndim) if other != axis)
     peaks = np.abs(weights).max(axis=others).astype(np.float64)
     # A channel of zeros gets the scale of the others: its bias has to fit as well.
-    filler = float(peaks.max()) or 1.0
-    scales = np.float32(np.where(peaks > 0, peaks, filler) / _LARGEST)
+    filler = float(peaks.max()) if peaks.max() > _NOTHING else 1.0
+    scales = np.float32(np.where(peaks > _NOTHING, peaks, filler) / _LARGEST)
     bias_values = np.zeros(len(scales)) if bias is None else np.asarray(bias, np.float64)
     # A bias beyond int32 needs a coarser scale; it is that of a channel of next to no weight.
     least = np.abs(bias_values) / (source.scale * _INT32.max * 0.5)

@@ -37,6 +37,15 @@ def test_products_are_those_of_the_layers() -> None:
     assert block.macs == 12 * 12 * (8 * 32 + 9 * 32 + 32 * 8)
 
 
+def test_products_of_layers_without_a_size_are_not_known() -> None:
+    model = network(inverted_residual).to_proto()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    assert {block.macs for block in find_blocks(Graph.load(model))} == {None}
+
+
 def test_a_chain_ends_where_a_tensor_is_read_twice_or_leaves() -> None:
     build = Builder()
     first = build.add("Relu", build.conv("images", 3, 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from actcc.backends.analytic import AnalyticBackend
 from actcc.graph import Graph
 from actcc.latency_models import load_profile
 from actcc.latency_models.npu_layouts import stored_orders
@@ -68,3 +69,45 @@ def test_a_join_that_starts_within_a_brick_lies_in_the_hosts_layout(
     )
     program = lower(graph, npu_settings(load_profile("npu1")))
     assert ({"a", "b", "c"} <= program.linear) == linear
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        ("y = Mul(x, x)", "0,3,4,4"),
+        ("y = Softmax<axis = 1>(x)", "2,0"),
+        ("s = Shape(x)  y = Reshape<allowzero = 1>(x, s)", "4,0"),
+        ("y = Flatten<axis = 0>(x)", "4,0"),
+    ],
+)
+def test_tensors_without_elements_cost_nothing(body: str, shape: str) -> None:
+    after = "1,0" if "Flatten" in body else shape
+    graph = load(
+        f"{body}  b = Neg(a)", f"float[{shape}] x, float[1,8] a", f"float[{after}] y, float[1,8] b"
+    )
+    alone = load("b = Neg(a)", "float[1,8] a", "float[1,8] b")
+    backend = AnalyticBackend(load_profile("npu1"))
+    both, one = backend.time_models([graph, alone])
+    assert both.latency_ns == one.latency_ns
+
+
+def test_a_join_within_a_join_lies_where_the_outer_one_does() -> None:
+    weights = ",".join(["0.1"] * 256)
+    joined, apart = (
+        Graph.load(
+            onnx.parser.parse_model(
+                f"""<ir_version: 8, opset_import: ["" : 17]>
+                g (float[1,16,8,8] x) => (float[1,32,8,8] y, float[1,16,8,8] z)
+                <float[16,16,1,1] w = {{{weights}}}> {{
+                    a = Conv(x, w)  {body}  z = Neg(x)
+                }}"""
+            )
+        )
+        for body in (
+            "c = Concat<axis = 1>(a, x)  y = Concat<axis = 1>(c)",
+            "y = Concat<axis = 1>(a, x)",
+        )
+    )
+    layers = [AnalyticBackend(load_profile("npu2")).layers(graph) for graph in (joined, apart)]
+    found = [[row.latency_ns for row in rows if row.op == "Conv"] for rows in layers]
+    assert found[0] == found[1]

@@ -15,9 +15,11 @@ from block_networks import (
     samples,
 )
 from networks import Builder
+from normalizing import graph_of
 
+from actcc.errors import PassError
 from actcc.graph import Graph
-from actcc.pass_api import find_sites
+from actcc.pass_api import apply_candidates, find_sites
 from actcc.passes.collapse_convolutions import CollapseConvolutions
 from actcc.repair import repair
 from actcc.runtime import run, session
@@ -125,3 +127,12 @@ def test_a_tensor_that_leaves_on_the_way_ends_the_chain() -> None:
     sizes = {"map": (1, 4, 8, 8), "side": (1, WIDTH, 8, 8)}
     graph = Graph.load(build.model((1, 3, 8, 8), sizes))
     assert find_sites(graph, [COLLAPSE], load_target("npu1")).sites == ()
+
+
+def test_weights_that_overflow_are_said_to() -> None:
+    constants = {"w": np.full((4, 4, 1, 1), 300, np.float16)}
+    body = "a = Conv(x, w) b = Relu(a) y = Conv(b, w)"
+    graph = graph_of(body, constants=constants, element="float16")
+    (site,) = find_sites(graph, [COLLAPSE], load_target("npu1")).sites
+    with pytest.raises(PassError, match="overflow or lose digits in float16"):
+        apply_candidates(graph, [COLLAPSE], [(site, "Conv 1x1")])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from normalizing import graph_of
 
+from actcc.errors import PassError
 from actcc.graph import Graph
 from actcc.pass_api import OfferedSite, apply_candidates, find_sites
 from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
@@ -104,3 +106,46 @@ def test_the_repair_brings_it_closer(body: str, candidate: str) -> None:
 def test_layers_without_an_activation_between_are_no_site() -> None:
     graph = mlp("a = Gemm(x, up, bias) y = Gemm(a, down, shift)")
     assert find_sites(graph, [COLLAPSE], load_target("npu1")).sites == ()
+
+
+def between(body: str, **constants: np.ndarray) -> Graph:
+    random = np.random.default_rng(0)
+    constants |= {"up": random.standard_normal((16, INNER))}
+    constants |= {"down": random.standard_normal((INNER, 8))}
+    given = {name: values.astype(np.float32) for name, values in constants.items()}
+    return graph_of(body, (2, 5, 16), given)
+
+
+@pytest.mark.parametrize(
+    ("middle", "constants"),
+    [
+        ("g = PRelu(a, s)", {"s": np.linspace(0, 1, INNER)}),
+        (
+            "m = ReduceMean <axes = [1]> (a) w = MatMul(m, s) v = Sigmoid(w) g = Mul(a, v)",
+            {"s": np.eye(INNER)},
+        ),
+    ],
+)
+def test_units_that_differ_in_what_stands_behind_them_all_stay(
+    middle: str, constants: dict[str, np.ndarray]
+) -> None:
+    graph = between(f"a = MatMul(x, up) {middle} y = MatMul(g, down)", **constants)
+    assert [candidate.name for candidate in offered(graph).candidates] == ["one layer"]
+
+
+def test_a_sum_with_more_than_a_row_is_no_bias() -> None:
+    body = "m = MatMul(x, up) a = Add(m, places) g = Elu(a) y = MatMul(g, down)"
+    survey = find_sites(between(body, places=np.ones((5, INNER))), [COLLAPSE], load_target("npu1"))
+    assert not survey.sites
+    assert "no constant row" in survey.refusals[0][1].reason
+
+
+def test_weights_that_overflow_are_said_to() -> None:
+    constants = {
+        "up": np.full((16, INNER), 300, np.float16),
+        "down": np.full((INNER, 8), 300, np.float16),
+    }
+    body = "m = MatMul(x, up) g = Elu(m) y = MatMul(g, down)"
+    graph = graph_of(body, (5, 16), constants, element="float16")
+    with pytest.raises(PassError, match="overflow or lose digits in float16"):
+        apply_candidates(graph, [COLLAPSE], [(offered(graph), "one layer")])

@@ -123,3 +123,18 @@ def test_what_stays_and_why(body: str, reason: str) -> None:
     assert operators(result) == before
     assert reason in "; ".join(notes)
     assert_kept(graph_of("y = Relu(x)"), FOLD)
+
+
+def test_pads_in_a_row_all_go() -> None:
+    constants = {"w": W, "p": pads(1, 0, 2, 1)}
+    graph = graph_of("a = Pad(x, p) b = Pad(a, p) y = Conv(b, w)", constants=constants)
+    result, _ = rewritten(graph, FOLD)
+    assert operators(result) == ["Conv"]
+
+
+def test_not_a_number_wins_over_every_element() -> None:
+    constants = {"p": pads(1, 1, 1, 1), "v": np.float32("nan")}
+    body = "r = Relu(x) a = Pad(r, p, v) y = MaxPool <kernel_shape = [3, 3]> (a)"
+    graph = graph_of(body, constants=constants)
+    result, _ = FOLD.run(graph.copy())
+    assert operators(result) == operators(graph)

@@ -189,6 +189,14 @@ def test_a_scale_goes_into_all_layers_that_read_it() -> None:
     assert "folded 1 Mul into the Conv behind" in notes
 
 
+def test_a_layer_of_another_domain_is_no_layer_that_takes_the_scale() -> None:
+    body = "a = Mul(x, s) b = Conv(a, v) c = com.microsoft.Conv(a, v) y = Add(b, c)"
+    graph = graph_of(body, constants={"s": np.float32(3), "v": values(4, 4, 1, 1)})
+    left, notes = FOLD.run(graph.copy())
+    assert operators(left) == ["Mul", "Conv", "Conv", "Add"]
+    assert not notes
+
+
 def test_a_padded_layer_keeps_one_add_of_a_scale_and_a_shift() -> None:
     body = "a = Mul(x, s) e = Add(a, t) y = Conv <pads = [1, 1, 1, 1]> (e, w)"
     constants = {"w": W, "s": values(4, 1, 1), "t": values(4, 1, 1, seed=4)}

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from normalizing import graph_of
 from onnx import helper
 
 from actcc import optimize
+from actcc.errors import PassError
 from actcc.graph import Array, Graph, Interface, verify
 from actcc.graph.compare import compare
 from actcc.linear import as_operands, composition_inside, convolution_of
@@ -236,6 +239,17 @@ def test_pads_that_follow_from_the_size_are_resolved() -> None:
     merged(net(DENSE, POINT, one={"auto_pad": "VALID"}))
 
 
+def test_pads_that_follow_from_a_size_that_only_one_run_has_stop_it() -> None:
+    same = {"auto_pad": "SAME_UPPER", "strides": [2, 2]}
+    model = net(DENSE, POINT, one=same).to_proto()
+    for axis, size in enumerate(("height", "width"), start=2):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = size
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    channels = DENSE.shape[1]
+    graph = Graph.load(model, {"x": (1, channels, 8, 8)})
+    assert "a size that is not fixed" in refusal(graph)
+
+
 def test_half_precision_is_computed_in_double_and_cast_back() -> None:
     result = merged(net(0.1 * DENSE, POINT, element=np.float16), tolerance=4e-3)
     assert next(result.nodes()).inputs[1].values.dtype == np.float16
@@ -296,6 +310,14 @@ def test_quantized_weights_stop_it() -> None:
 def test_weights_that_could_overflow_stop_it() -> None:
     graph = net(np.full((4, 4, 3, 3), 1e4), 10 * np.ones((6, 4, 1, 1)), element=np.float16)
     assert "may overflow" in refusal(graph)
+
+
+def test_weights_that_half_precision_would_round_to_nothing_are_not_written() -> None:
+    small = np.full((4, 4, 1, 1), 1e-4, np.float16)
+    graph = graph_of("a = Conv(x, w) y = Conv(a, w)", constants={"w": small}, element="float16")
+    (site,) = survey(graph).sites
+    with pytest.raises(PassError, match="lose digits"):
+        apply_candidates(graph, [MERGE], [(site, "Conv")])
 
 
 def test_a_convolution_with_too_many_weights_is_not_offered() -> None:

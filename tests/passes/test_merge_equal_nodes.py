@@ -82,3 +82,10 @@ def test_random_nodes_stay() -> None:
     graph = graph_of(body)
     result, _ = MERGE.run(graph.copy())
     assert operators(result) == operators(graph)
+
+
+def test_zeros_of_different_sign_are_different_constants() -> None:
+    constants = {"p": np.float32(0.0), "q": np.float32(-0.0)}
+    graph = graph_of("a = Div(x, p) b = Div(x, q) y = Less(a, b)", (1, 4), constants, "bool:y")
+    result, _ = MERGE.run(graph.copy())
+    assert operators(result) == ["Div", "Div", "Less"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from block_networks import (
     WIDTH,
     inverted_residual,
@@ -15,8 +16,10 @@ from block_networks import (
 from networks import Builder
 
 from actcc.graph import Graph
-from actcc.pass_api import find_sites
+from actcc.pass_api import Pass, apply_candidates, find_sites
+from actcc.passes.collapse_convolutions import CollapseConvolutions
 from actcc.passes.prune_branch import PruneBranch
+from actcc.passes.swap_activation import SwapActivation
 from actcc.repair import repair
 from actcc.targets import load_target
 
@@ -64,3 +67,30 @@ def test_a_branch_whose_block_changes_the_shape_stays() -> None:
     graph = Graph.load(build.model((1, 3, 8, 8), {"map": (1, WIDTH, 8, 8)}))
     kinds = [site.site.kind for site in find_sites(graph, [PRUNE], load_target("npu1")).sites]
     assert kinds == ["Conv of equal width"]
+
+
+@pytest.mark.parametrize(
+    ("by", "candidate", "left"),
+    [
+        (SwapActivation(), "Relu", ["Conv", "Relu", "Conv"]),
+        (CollapseConvolutions(), "Conv 5x5", ["Conv", "Conv"]),
+        (PRUNE, "Identity", ["Conv", "HardSwish", "Conv"]),
+    ],
+)
+def test_what_reads_a_pruned_branch_is_rewritten_too(
+    by: Pass, candidate: str, left: list[str]
+) -> None:
+    build = Builder()
+    x = build.conv("images", 3, WIDTH)
+    x = total = build.add("Add", x, build.add("Tanh", build.conv(x, WIDTH, WIDTH)))
+    if not isinstance(by, SwapActivation):
+        x = build.conv(x, WIDTH, WIDTH)
+    build.conv(build.add("HardSwish", x), WIDTH, 4)
+    build.nodes[-1].output[0] = "map"
+    graph = Graph.load(build.model((1, 3, 8, 8), {"map": (1, 4, 8, 8)}))
+    passes = list(dict.fromkeys([PRUNE, by]))
+    sites = find_sites(graph, passes, load_target("npu1")).sites
+    branch = next(site for site in sites if site.site.kind == "residual branch")
+    (behind,) = (s for s in sites if s.pass_name == by.name and s.site.reads == total)
+    rest = apply_candidates(graph, passes, [(branch, "Identity"), (behind, candidate)])
+    assert [node.op for node in rest.nodes()] == left

@@ -147,3 +147,14 @@ def test_where_rounding_hides_the_order_the_index_is_still_that_of_a_largest() -
 def test_a_tensor_that_is_added_to_itself_again_and_again_is_looked_at_once() -> None:
     doubled = " ".join(f"a{index + 1} = Add(a{index}, a{index})" for index in range(30))
     assert_kept(network(f"a0 = Neg(x) {doubled} y = Relu(a30)", (1, 2)), SIMPLIFY)
+
+
+def test_indices_of_a_pooling_do_not_lie_where_its_elements_do() -> None:
+    graph = graph_of(
+        "c = Sigmoid(x) p, i = MaxPool <kernel_shape = [2, 2]> (c) y = Clip(i, zero, three)",
+        (1, 3, 6, 6),
+        {"zero": np.int64(0), "three": np.int64(3)},
+        "int64:y",
+    )
+    result, _ = rewritten(graph, SIMPLIFY)
+    assert operators(result) == ["Sigmoid", "MaxPool", "Clip"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from network_pairs import (
     CHAIN,
@@ -127,6 +128,24 @@ def test_networks_with_branches_are_repaired(kind):
     repaired = repair(original, rewritten, feeds((1, 6, 8, 8)))
     held_out = feeds((1, 6, 8, 8), 8)
     assert error(original, repaired.graph, held_out) < 0.4 * error(original, rewritten, held_out)
+
+
+@pytest.mark.parametrize("other", ["PRelu(d, s)", "Relu(d)", "LeakyRelu(d)"])
+def test_a_slope_for_each_channel_behind_a_layer_is_no_obstacle(other):
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 2, 4, 4] x) => (float[1, 2, 4, 4] y)
+        <float[2, 2, 1, 1] w = {0.9, 0.3, -0.2, 0.5}, float[2, 2, 1, 1] v = {0.8, 0.3, -0.2, 0.7},
+         float[2, 2, 1, 1] u = {0.7, 0.3, -0.2, 0.9}, float[2, 1, 1] s = {0.1, 0.4}> {
+            c = Conv(x, w)  h = HardSwish(c)  d = Conv(h, v)  e = PRelu(d, s)  y = Conv(e, u)
+        }"""
+    original = Graph.load(onnx.parser.parse_model(text))
+    other = text.replace("HardSwish", "Relu").replace("PRelu(d, s)", other)
+    rewritten = Graph.load(onnx.parser.parse_model(other))
+    random = np.random.default_rng(0)
+    samples = [{"x": random.standard_normal((1, 2, 4, 4)).astype(np.float32)} for _ in range(8)]
+    repaired = repair(original, rewritten, samples)
+    before, after = (error(original, graph, samples) for graph in (rewritten, repaired.graph))
+    assert after < before
 
 
 def test_two_inputs_and_several_outputs_keep_their_names():

@@ -84,6 +84,22 @@ def test_a_computed_divisor_is_refused() -> None:
         codes(build, IMAGE)
 
 
+@pytest.mark.parametrize("least", [1e-44, 1e-40, 1e-36])
+def test_a_channel_of_next_to_no_weight_is_one_of_zeros(least: float) -> None:
+    build = Builder()
+    weights = np.full((2, 3, 1, 1), least)
+    weights[1] = 1.0
+    build.add("Conv", "images", build.weight(weights), output="y")
+    network = lower(Graph.load(build.model((1, 3, 8, 8), {"y": (1, 2, 8, 8)})))
+    (stored, biases) = [found for found in network.tensors if found.data is not None]
+    assert stored.quantization is not None
+    assert min(stored.quantization.scales) == pytest.approx(1 / 127)
+    assert stored.data is not None
+    assert stored.data.reshape(2, 3).tolist() == [[0, 0, 0], [127, 127, 127]]
+    assert biases.data is not None
+    assert biases.data.tolist() == [0, 0]
+
+
 def test_an_integer_input_is_refused() -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (int64[1] x) => (float[1] y)'

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from networks import Builder
+from onnx import numpy_helper
 
 from actcc.activations import Activation, find_activations
-from actcc.backends.ethos_u.channel_weights import channel_weights
+from actcc.backends.ethos_u.channel_weights import channel_weights, layer_outputs
 from actcc.backends.ethos_u.distribution import Distribution
 from actcc.backends.ethos_u.ranges import observed_ranges
 from actcc.calibration import Sample
@@ -91,3 +92,23 @@ def test_a_value_that_is_not_finite_is_an_error_with_its_tensor() -> None:
     sample = Sample("one", {"x": np.zeros(2, np.float32)}, {})
     with pytest.raises(PricingError, match=r"'y' takes the values -inf .* on sample 'one'"):
         observed_ranges(Graph.load(model), [sample])
+
+
+@pytest.mark.parametrize("op", ["Pad", "Resize"])
+def test_channels_that_a_reader_adds_have_no_weights_here(op: str) -> None:
+    build = Builder()
+    x = build.add("Sigmoid", "images")
+    if op == "Pad":
+        pads = numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 2, 0, 0]), "pads")
+        build.weights.append(pads)
+        wide = build.add("Pad", x, "pads")
+    else:
+        wide = build.add("Resize", x, "", build.weight(np.array([1, 2, 1, 1])))
+    build.add("Add", build.conv(x, 2, 8), build.conv(wide, 4, 8), output="y")
+    graph = Graph.load(build.model((1, 2, 4, 4), {"y": (1, 8, 4, 4)}))
+    ones = np.ones(8)
+    found = channel_weights(
+        graph, find_activations(graph), dict.fromkeys(layer_outputs(graph), ones)
+    )
+    assert found[x][1].shape == (2,)
+    assert found[wide][1].shape == (4,)

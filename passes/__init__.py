@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actcc.passes.cancel_transposes import CancelTransposes
 from actcc.passes.collapse_convolutions import CollapseConvolutions
 from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
 from actcc.passes.drop_activation import DropActivation
@@ -57,6 +58,7 @@ NORMALIZING: tuple[type[NormalizingPass], ...] = (
     Simplify,
     FoldConstants,
     RemoveIdentity,
+    CancelTransposes,
     MergeEqualNodes,
     SimplifyActivations,
     FoldPadding,

@@ -1,14 +1,16 @@
 """Products and sums with constants become part of the layers behind which or before which they are.
 
-    Add, Sub, Mul, Div, Neg with a constant:  y = s · x + t
+    Add, Sub, Mul, Div, Neg with a constant, BatchNormalization:  y = s · x + t
 
 1. behind a layer:  s · (W·x + b) + t  =  (s·W)·x + (s·b + t);
 2. before layers:   W·(s·x + t) + b  =  (W·s)·x + (b + W·t), in all layers that read y;
 3. before layers of which one pads with zeros (or has no bias): t cannot go into the weights, s can:
    W·(s·x + t) + b  =  (W·s)·(x + t/s) + b, and one Add is left of two nodes or more.
 
-s and t have one value or one for each channel. Several such nodes in a row are taken as one. What s
-and t do to the weights of Conv, ConvTranspose, Gemm and MatMul: `actcc.linear.linear_layer`.
+s and t have one value or one for each channel. Several such nodes in a row are taken as one.
+Transpose and Reshape may stand between, if the channels keep an axis of their own or s and t have
+one value. What s and t do to the weights of Conv, ConvTranspose, Gemm and MatMul:
+`actcc.linear.linear_layer`.
 
 Requires: constants, weights and bias are constant; every tensor between is read by the next node
 (in 2 and 3, the last by layers) alone and is no output of the graph. Left as they are: the nodes of
@@ -27,11 +29,14 @@ import numpy as np
 
 from actcc.activations import find_activations
 from actcc.graph import Array, Graph, Node, Shape, Tensor
+from actcc.graph.axes import RESHAPING, axis_behind
 from actcc.graph.operators import CONTRACTIONS
 from actcc.linear.linear_layer import LinearLayer, layer_that_writes, linear_layer, only_read_by
-from actcc.linear.scale_shift import ScaleShift, scale_shift
+from actcc.linear.scale_shift import ScaleShift, batch_norm_scale_shift, scale_shift
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
+
+_ONNX = (None, "", "ai.onnx")
 
 
 class FoldScaleAndShift(NormalizingPass):
@@ -54,11 +59,20 @@ class FoldScaleAndShift(NormalizingPass):
 
 @dataclass(frozen=True)
 class _Chain:
-    """Nodes that follow each other and together compute one scale and shift of `reads`."""
+    """Nodes that follow each other and together compute one scale and shift of `reads`.
+
+    Attributes:
+        behind_channels: how many axes there are behind that of the channels.
+    """
 
     nodes: tuple[Node, ...]
     reads: Tensor
     together: ScaleShift
+    behind_channels: int
+
+    def laid_along_channels(self, values: Array) -> Array:
+        """One value, or one a channel, as it broadcasts against what the chain reads."""
+        return values if values.size == 1 else values.reshape(-1, *[1] * self.behind_channels)
 
 
 class _Folder:
@@ -74,7 +88,8 @@ class _Folder:
 
     def notes(self) -> list[str]:
         """What was folded and what was not, line by line."""
-        notes = [f"folded {n} {op} {where}" for (op, where), n in sorted(self._folded.items())]
+        counts = sorted((+self._folded).items())
+        notes = [f"folded {count} {op} {where}" for (op, where), count in counts]
         for reason, names in self._kept.items():
             notes.append(f"kept {len(names)}: {reason} ('{names[0]}')")
         return notes
@@ -85,21 +100,48 @@ class _Folder:
         found = self._read(node)
         if found is None:
             return
-        layer = layer_that_writes(graph, found.reads, self._claimed)
+        between = self._rearranged_into(found.reads)
+        written = between[0].inputs[0] if between else found.reads
+        layer = layer_that_writes(graph, written, self._claimed)
         if layer is None:
             return
-        problem = layer if isinstance(layer, str) else self._fold_behind(node, found, layer)
+        problem = layer if isinstance(layer, str) else ""
+        if isinstance(layer, LinearLayer):
+            problem = self._fold_behind(node, found, layer, between)
         if problem:
             self._kept.setdefault(problem, []).append(node.name)
 
-    def _fold_behind(self, node: Node, found: ScaleShift, layer: LinearLayer) -> str:
+    def _rearranged_into(self, tensor: Tensor) -> list[Node]:
+        """The nodes, in order, that do no more than move elements until they are in a tensor."""
+        nodes: list[Node] = []
+        writer = self._graph.producer(tensor)
+        while writer is not None and _rearranges(writer):
+            nodes.insert(0, writer)
+            writer = self._graph.producer(writer.inputs[0])
+        return nodes
+
+    def _rearranged_from(self, tensor: Tensor) -> list[Node]:
+        """The nodes, in order, that do no more than move a tensor's elements."""
+        nodes: list[Node] = []
+        while only_read_by(self._graph, tensor) and _rearranges(tensor.outputs[0]):
+            nodes.append(tensor.outputs[0])
+            if tensor is not nodes[-1].inputs[0]:
+                return nodes[:-1]  # it is the shape of a Reshape
+            tensor = nodes[-1].outputs[0]
+        return nodes
+
+    def _fold_behind(
+        self, node: Node, found: ScaleShift, layer: LinearLayer, between: Sequence[Node]
+    ) -> str:
         graph = self._graph
         if layer.node.op == "MatMul" and layer.bias is None and np.any(found.shift):
             return "MatMul has no bias to take the shift up"
-        if not only_read_by(graph, found.reads):
+        if not all(only_read_by(graph, t) for t in (found.reads, *(n.inputs[0] for n in between))):
             return "the layer's output is also read elsewhere"
-        rank = layer.rank or len(self._shape(found.reads) or (1,))
-        along = found.along_channels(rank, layer.channel_axis, layer.output_channels)
+        known = None if between else layer.rank
+        rank = known or len(self._shape(found.reads) or (1,))
+        axis = self._axis_behind(between, layer.channel_axis)
+        along = found.along_channels(rank, axis, layer.output_channels)
         if along is None:
             return "its constant differs along other axes than the channels"
         folded = layer.scaled_behind(along.scale, along.shift)
@@ -110,19 +152,42 @@ class _Folder:
             graph.bypass(Site([node], found.reads, node.outputs[0]), found.reads)
         return problem
 
+    def _axis_behind(self, between: Sequence[Node], axis: int | None) -> int | None:
+        """Where an axis stands behind nodes that move elements; None where it is not kept whole."""
+        for node in between:
+            before, after = self._shape(node.inputs[0]), self._shape(node.outputs[0])
+            if axis is None or before is None or after is None:
+                return None
+            axis = axis_behind(node.op, node.attrs, before, after, axis % len(before))
+        return axis
+
+    def _axis_before(self, between: Sequence[Node], axis: int) -> int | None:
+        """Where an axis that stands behind nodes that move elements comes from."""
+        shapes = self._shape(between[0].inputs[0]), self._shape(between[-1].outputs[0])
+        if shapes[0] is None or shapes[1] is None:
+            return None
+        wanted = axis % len(shapes[1])
+        sources = range(len(shapes[0]))
+        return next((i for i in sources if self._axis_behind(between, i) == wanted), None)
+
     def fold_before(self, node: Node) -> None:
         """Cases 2 and 3."""
         found = self._read(node)
-        readers = self._graph.consumers(node.outputs[0]) if found is not None else []
-        if found is None or not readers or any(not _reads_data(r, node) for r in readers):
+        if found is None:
             return
-        problem = self._fold_before(node, readers)
+        between = self._rearranged_from(node.outputs[0])
+        read = between[-1].outputs[0] if between else node.outputs[0]
+        readers = self._graph.consumers(read)
+        if not readers or any(not _reads_data(reader, read) for reader in readers):
+            return
+        problem = self._fold_before(node, between, read)
         if problem:
             self._kept.setdefault(problem, []).append(node.name)
 
-    def _fold_before(self, last: Node, readers: Sequence[Node]) -> str:
+    def _fold_before(self, last: Node, between: Sequence[Node], read: Tensor) -> str:
         graph = self._graph
-        if not only_read_by(graph, last.outputs[0], len(readers)):
+        readers = graph.consumers(read)
+        if not only_read_by(graph, read, len(readers)):
             return "its output is also read elsewhere"
         found = [linear_layer(graph, reader, self._claimed) for reader in readers]
         layers = [layer for layer in found if isinstance(layer, LinearLayer)]
@@ -131,7 +196,7 @@ class _Folder:
             return problem
         if len({(layer.channel_axis, layer.input_channels) for layer in layers}) > 1:
             return "the layers that read it have their channels along different axes"
-        chain = self._chain(last, layers[0])
+        chain = self._chain(last, layers[0], between)
         if isinstance(chain, str):
             return chain
         scale, shift = chain.together.scale, chain.together.shift
@@ -146,12 +211,15 @@ class _Folder:
             return problem
         for layer, folded in zip(layers, new, strict=True):
             layer.store(graph, folded)
-        self._replace(chain, layers[0], left=bool(left))
+        self._replace(chain, layers[0].node.op, layers[0].dtype, left=bool(left))
         return ""
 
-    def _chain(self, last: Node, layer: LinearLayer) -> _Chain | str:
+    def _chain(self, last: Node, layer: LinearLayer, between: Sequence[Node]) -> _Chain | str:
         """The longest chain that ends in `last`."""
         graph = self._graph
+        rank = None if between else layer.rank
+        rank = rank or len(self._shape(last.outputs[0]) or ())
+        axis = self._axis_before(between, layer.channel_axis) if between else layer.channel_axis
         nodes: list[Node] = []
         node: Node | None = last
         together: ScaleShift | None = None
@@ -162,57 +230,66 @@ class _Folder:
             if _ends_normalization(graph, found.reads):
                 return "it ends a normalization, which runtimes know as a whole"
             shape = self._shape(found.reads)
-            rank = layer.rank or len(shape or ())
-            along = found.along_channels(rank, layer.channel_axis, layer.input_channels)
-            if along is None or not _keeps_shape(shape, rank, layer, along):
+            along = found.along_channels(rank, axis, layer.input_channels)
+            if along is None or not _keeps_shape(shape, rank, axis, layer.input_channels, along):
                 break
             together = along if together is None else along.then(together)
             nodes.insert(0, node)
             node = graph.producer(found.reads)
         if together is None:
             return "its constant has other axes than the channels, or the shape is unknown"
-        return _Chain(tuple(nodes), together.reads, together)
+        behind = 0 if axis is None or not rank else rank - 1 - axis % rank
+        return _Chain(tuple(nodes), together.reads, together, behind)
 
-    def _replace(self, chain: _Chain, layer: LinearLayer, *, left: bool) -> None:
+    def _replace(self, chain: _Chain, layer: str, dtype: np.dtype[Any], *, left: bool) -> None:
         """Take the chain away, or leave one Add of it."""
         graph = self._graph
         site = Site(chain.nodes, chain.reads, chain.nodes[-1].outputs[0])
         for node in chain.nodes:
-            self._folded[node.op, f"into the {layer.node.op} behind"] += 1
+            self._folded[node.op, f"into the {layer} behind"] += 1
         if not left:
             graph.bypass(site, chain.reads)
             return
-        self._folded[chain.nodes[-1].op, f"into the {layer.node.op} behind"] -= 1
-        shift = chain.together.shift / chain.together.scale
-        if shift.size > 1 and layer.channel_axis == 1:
-            shift = shift.reshape(-1, *[1] * ((layer.rank or 2) - 2))
+        self._folded[chain.nodes[-1].op, f"into the {layer} behind"] -= 1
+        shift = chain.laid_along_channels(chain.together.shift / chain.together.scale)
         with graph.marking(FoldScaleAndShift.name, site.writes, "shift"):
-            graph.replace(site, "Add", [chain.reads, shift.astype(layer.dtype)])
+            graph.replace(site, "Add", [chain.reads, shift.astype(dtype)])
 
     def _read(self, node: Node) -> ScaleShift | None:
         """What a node scales and shifts by; None where it does neither, or has to stay."""
-        return None if node.name in self._claimed else scale_shift(self._graph, node)
+        if node.name in self._claimed:
+            return None
+        if node.op == "BatchNormalization":
+            rank = len(self._shape(node.inputs[0]) or ())
+            return batch_norm_scale_shift(self._graph, node, rank)
+        return scale_shift(self._graph, node)
 
     def _shape(self, tensor: Tensor) -> Shape | None:
         return self._shapes.get(tensor.name)
 
 
-def _reads_data(reader: Node, node: Node) -> bool:
-    """Whether a layer reads the node's output as its data, and as nothing else."""
-    positions = [i for i, tensor in enumerate(reader.inputs) if tensor is node.outputs[0]]
+def _rearranges(node: Node) -> bool:
+    return node.domain in _ONNX and (node.op == "Transpose" or node.op in RESHAPING)
+
+
+def _reads_data(reader: Node, read: Tensor) -> bool:
+    """Whether a layer reads a tensor as its data, and as nothing else."""
+    positions = [i for i, tensor in enumerate(reader.inputs) if tensor is read]
     transposed = bool(reader.attrs.get("transA", 0))
     is_layer = reader.op in CONTRACTIONS and reader.domain in (None, "", "ai.onnx")
     return is_layer and positions == [0] and not transposed
 
 
-def _keeps_shape(shape: Shape | None, rank: int, layer: LinearLayer, along: ScaleShift) -> bool:
+def _keeps_shape(
+    shape: Shape | None, rank: int, axis: int | None, channels: int, along: ScaleShift
+) -> bool:
     """Whether the constants do not enlarge what they are combined with."""
     if along.scale.size == along.shift.size == 1 and not along.spread:
         return True
     if shape is None or len(shape) != rank:
         return False
     single = along.scale.size == along.shift.size == 1
-    return single or shape[layer.channel_axis] == layer.input_channels
+    return single or (axis is not None and shape[axis] == channels)
 
 
 def _divides(shift: Array, scale: Array, dtype: np.dtype[Any]) -> bool:

@@ -1,6 +1,7 @@
 """The algebra of linear layers: read from nodes, composed, added, written back."""
 
 from actcc.linear.addition import add, added_weights, common_axis
+from actcc.linear.batch_norm import statistics_as_scale, training_obstacle
 from actcc.linear.branches import (
     LARGER,
     Branch,
@@ -48,7 +49,6 @@ from actcc.linear.reading import (
     fits,
     is_convolution,
     spatial_sizes,
-    training_obstacle,
     types_in_every_run,
 )
 
@@ -93,6 +93,7 @@ __all__ = [
     "regrouped",
     "spatial_sizes",
     "spread",
+    "statistics_as_scale",
     "terms_of",
     "training_obstacle",
     "types_in_every_run",

@@ -1,9 +1,9 @@
 """A BatchNormalization behind a layer becomes part of the layer's weights and bias.
 
     γ · (W·x + b − μ) / √(σ² + ε) + β  =  s · (W·x + b) + t
-    s = γ / √(σ² + ε),   t = β − μ·s
 
-What s and t do to the weights and bias of each kind of layer: `actcc.linear.linear_layer`.
+What s and t are: `actcc.linear.batch_norm`; what they do to the weights and bias of each kind of
+layer: `actcc.linear.linear_layer`.
 
 Requires: inference mode with statistics per channel; constant statistics, weights and bias; the
 layer's output is read by nothing else and is no output of the graph. Weights get new initializers,
@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from actcc.graph import Graph, Node
+from actcc.linear.batch_norm import statistics_as_scale, training_obstacle
 from actcc.linear.convolution import Obstacle
 from actcc.linear.linear_layer import linear_layer, only_read_by
-from actcc.linear.reading import training_obstacle
 from actcc.site import Site
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
@@ -35,15 +35,13 @@ def fold_batch_norm(graph: Graph, batch_norm: Node) -> Node | Obstacle:
         return Obstacle("no Conv, ConvTranspose or Gemm before it")
     if not only_read_by(graph, between):
         return Obstacle("the layer's output is also read elsewhere")
-    statistics = [graph.constant(tensor) for tensor in batch_norm.inputs[1:5]]
-    if any(value is None for value in statistics):
+    found = statistics_as_scale(graph, batch_norm)
+    if found is None:
         return Obstacle("its statistics are not constant")
     if isinstance(layer, str):
         return Obstacle(layer)
-    gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in statistics)
     with np.errstate(all="ignore"):
-        scale = gamma / np.sqrt(variance + batch_norm.attrs.get("epsilon", 1e-5))
-        folded = layer.scaled_behind(scale, beta - mean * scale)
+        folded = layer.scaled_behind(*found)
     problem = layer.obstacle(folded)
     if problem:
         return Obstacle(problem)

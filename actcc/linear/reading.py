@@ -14,6 +14,7 @@ import numpy as np
 from actcc.errors import PassError
 from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.shapes import TensorType
+from actcc.linear.batch_norm import statistics_as_scale, training_obstacle
 from actcc.linear.convolution import (
     Axis,
     Convolution,
@@ -61,19 +62,6 @@ def spatial_sizes(tensor: Tensor, rank: int, types: Types) -> Sizes:
     if shape is None or len(shape) != rank + 2:
         return [None] * rank
     return [size if isinstance(size, int) else None for size in shape[2:]]
-
-
-def training_obstacle(graph: Graph, node: Node) -> str:
-    """Why a BatchNormalization is not one scale and shift for each channel; empty where it is."""
-    if node.attrs.get("training_mode", 0) or any(
-        tensor.outputs or graph.is_output(tensor) for tensor in node.outputs[1:]
-    ):
-        return "it is in training mode"
-    if graph.opset < 7 and not node.attrs.get("is_test", 0):
-        return "it is in training mode (is_test is not set)"
-    if graph.opset < 9 and not node.attrs.get("spatial", 1):
-        return "its statistics are not per channel (spatial is 0)"
-    return ""
 
 
 def element_of(graph: Graph, node: Node) -> np.dtype[Any]:
@@ -139,14 +127,10 @@ def _from_batch_norm(graph: Graph, node: Node, types: Types) -> Convolution | Ob
     shape = _shape(node.inputs[0], types)
     if shape is None or len(shape) < 3:
         return Obstacle("its input has no spatial axes, or an unknown number of them")
-    constants = [graph.constant(tensor) for tensor in node.inputs[1:5]]
-    found = [value.astype(np.float64) for value in constants if value is not None]
-    if len(found) < 4:
+    found = statistics_as_scale(graph, node)
+    if found is None:
         return Obstacle("its statistics are not constant")
-    gamma, beta, mean, variance = found
-    with np.errstate(all="ignore"):
-        scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
-        return per_channel(scale, beta - mean * scale, len(shape) - 2)
+    return per_channel(*found, len(shape) - 2)
 
 
 def _from_average_pool(graph: Graph, node: Node, types: Types) -> Convolution | Obstacle:

@@ -8,6 +8,7 @@ import numpy as np
 
 from actcc.graph.graph import Graph
 from actcc.graph.view import Array, Node, Tensor
+from actcc.linear.batch_norm import statistics_as_scale, training_obstacle
 
 _ONNX = (None, "", "ai.onnx")
 _ZERO, _ONE = np.zeros(()), np.ones(())
@@ -28,12 +29,12 @@ class ScaleShift:
     shift: Array
     spread: bool
 
-    def along_channels(self, rank: int, axis: int, channels: int) -> ScaleShift | None:
+    def along_channels(self, rank: int, axis: int | None, channels: int) -> ScaleShift | None:
         """With vectors for constants; None where they differ along another axis.
 
         Args:
             rank: number of axes of the tensor.
-            axis: of its channels.
+            axis: of its channels; None where they have none of their own.
         """
         scale = _vector(self.scale, rank, axis, channels)
         shift = _vector(self.shift, rank, axis, channels)
@@ -75,6 +76,17 @@ def scale_shift(graph: Graph, node: Node) -> ScaleShift | None:
     return ScaleShift(reads, scale, shift, spread=constant.ndim > 0)
 
 
+def batch_norm_scale_shift(graph: Graph, node: Node, rank: int) -> ScaleShift | None:
+    """What a BatchNormalization of a tensor with `rank` axes computes; None where it is trained."""
+    if node.op != "BatchNormalization" or node.domain not in _ONNX or rank < 2:
+        return None
+    found = None if training_obstacle(graph, node) else statistics_as_scale(graph, node)
+    if found is None or not all(np.isfinite(values).all() for values in found):
+        return None
+    scale, shift = (values.reshape(-1, *[1] * (rank - 2)) for values in found)
+    return ScaleShift(node.inputs[0], scale, shift, spread=True)
+
+
 def _of(op: str, constant: Array, *, is_first: bool) -> tuple[Array, Array]:
     if op == "Mul":
         return constant, _ZERO
@@ -85,12 +97,13 @@ def _of(op: str, constant: Array, *, is_first: bool) -> tuple[Array, Array]:
     return (-_ONE, constant) if is_first else (_ONE, -constant)
 
 
-def _vector(values: Array, rank: int, axis: int, channels: int) -> Array | None:
+def _vector(values: Array, rank: int, axis: int | None, channels: int) -> Array | None:
     if values.ndim > rank:
         return None
     shape = [1] * (rank - values.ndim) + list(values.shape)
     varying = [index for index, size in enumerate(shape) if size > 1]
     if not varying:
         return values.reshape(-1)
-    own = axis % rank
-    return values.reshape(-1) if varying == [own] and shape[own] == channels else None
+    if axis is None or varying != [axis % rank] or shape[axis % rank] != channels:
+        return None
+    return values.reshape(-1)

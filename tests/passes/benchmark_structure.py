@@ -1,93 +1,45 @@
-"""Operators and latency before and after the exact passes on structure, on real networks.
+"""Operators and latency before and after the exact passes on structure, on whole networks.
 
-    python tests/passes/benchmark_structure.py ../shared/models [--time]
+    PYTHONPATH=tests python tests/passes/benchmark_structure.py [MODELS] [--full-size]
+        [--time TARGET [--solve]] [--only NAME]
 
-For each network: nodes (without Constant) in the file, after normalizing without the passes on
-structure, and after normalizing with them; what went and came between the last two; how far the
-outputs are from the original's beside how far ONNX Runtime's own optimisations move them, both
-relative to the largest magnitude; with --time the latency on this machine's CPU, one thread.
-The networks of PP-OCR come with rapidocr-onnxruntime: pip install 'actcc[ocr]'.
+For each network: nodes (without Constant) in the file, after the normalizing passes that only bring
+it into one form, and after all of them; what went and came between the last two; how far the
+outputs are from the original's, relative to the largest magnitude, and the bound on it: 1e-5, or
+what ONNX Runtime's own optimisations change where that is more. With --time the latency of file and
+result on a target, from one interleaved run where it is measured, and their ratio; the result is
+the normalized network, with --solve the exact plan of `actcc optimize` without calibration.
+
+Networks: those of tests/exported_networks.py, with random weights; the folder MODELS; PP-OCR, which
+comes with rapidocr-onnxruntime: pip install 'actcc[ocr]'.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import statistics
-import time
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx
-from PIL import Image, ImageDraw
+from benchmark_networks import Network, built_networks, shared_networks, text_networks
 
-from actcc.graph import Array, Graph
-from actcc.graph.compare import compare
+import actcc
+from actcc.errors import ActccError
+from actcc.evidence import priced_baseline
+from actcc.graph import Graph
+from actcc.graph.compare import compare, compare_outputs
 from actcc.normalize import normalize
-from actcc.runtime import random_feeds, run, session
+from actcc.passes import NORMALIZING
+from actcc.runtime import run, session
+from actcc.targets import Target, load_target
 
-STRUCTURE = (
-    "merge-equal-nodes",
-    "simplify-activations",
-    "fold-padding",
-    "fold-scale-and-shift",
-)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model and what it is run on."""
-
-    name: str
-    model: Path | onnx.ModelProto
-    feeds: Mapping[str, Array]
-
-    def graph(self) -> Graph:
-        """The model at the shapes of the feeds."""
-        shapes = {name: values.shape for name, values in self.feeds.items()}
-        return Graph.load(self.model, shapes)
-
-
-def page(height: int, width: int) -> Array:
-    """Dark text on white, float32 [1, 3, height, width] in [-1, 1]."""
-    image = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(image)
-    for top in range(4, height - 16, 24):
-        draw.text((6, top), f"line {top}: exact rewrites change nothing", fill="black")
-    pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None]
-    return np.ascontiguousarray(pixels / 127.5 - 1)
-
-
-def noise(like: Array) -> Array:
-    """Random pixels: in [0, 255] for networks that take bytes, else in [0, 1]."""
-    bytes_ = np.random.default_rng(0).integers(0, 256, like.shape)
-    return bytes_.astype(np.uint8) if like.dtype == np.uint8 else (bytes_ / 255).astype(like.dtype)
-
-
-def shared_networks(folder: Path) -> Iterator[Network]:
-    """Every model of a folder; the one of speech by what it is fed with."""
-    for path in sorted(folder.glob("*.onnx")):
-        if path.name == "silero_vad.onnx":
-            sound = 0.1 * np.random.default_rng(0).standard_normal((1, 576)).astype(np.float32)
-            state, rate = np.zeros((2, 1, 128), np.float32), np.asarray(16000, np.int64)
-            yield Network(path.stem, path, {"input": sound, "state": state, "sr": rate})
-            continue
-        (one,) = random_feeds(Graph.load(path), 0).items()
-        yield Network(path.stem, path, {one[0]: noise(one[1])})
-
-
-def text_networks() -> Iterator[Network]:
-    """The networks of PP-OCR, where they are installed."""
-    found = importlib.util.find_spec("rapidocr_onnxruntime")
-    if found is None or found.origin is None:
-        return
-    sizes = {"det": (320, 320), "rec": (48, 320), "cls": (48, 192)}
-    for path in sorted((Path(found.origin).parent / "models").glob("*.onnx")):
-        size = next(value for key, value in sizes.items() if f"_{key}_" in path.name)
-        yield Network(path.stem, path, {"x": page(*size)})
+_EXACT = 1e-5
+# What only brings a network into one form.
+_PLAIN = ("freeze-initializers", "inline-functions", "simplify", "fold-constants",
+          "remove-identity")  # fmt: skip
+STRUCTURE = tuple(found.name for found in NORMALIZING if found.name not in _PLAIN)
 
 
 def operators(graph: Graph) -> Counter[str]:
@@ -101,59 +53,84 @@ def change(before: Counter[str], after: Counter[str]) -> str:
     return ", ".join(went + [f"+{count} {op}" for op, count in sorted((after - before).items())])
 
 
-def latencies_ms(graphs: list[Graph], feeds: Mapping[str, Array], runs: int = 30) -> list[float]:
-    """Median latency of each graph, timed in turn."""
-    sessions = [session(graph) for graph in graphs]
-    times: list[list[float]] = [[] for _ in graphs]
-    for _ in range(runs):
-        for found, taken in zip(sessions, times, strict=True):
-            begin = time.perf_counter()
-            run(found, feeds)
-            taken.append(1e3 * (time.perf_counter() - begin))
-    return [statistics.median(taken[2:]) for taken in times]
-
-
-def row(network: Network, timed: bool) -> str:
+def row(network: Network, target: Target | None, *, solve: bool) -> list[str]:
     """One line of the table."""
     graph, feeds = network.graph(), [network.feeds]
     plain = normalize(graph, skip=STRUCTURE, feeds=feeds).graph
-    whole = normalize(graph, feeds=feeds)
-    counts = [operators(each) for each in (graph, plain, whole.graph)]
-    before = run(session(graph, optimise=False), network.feeds)
-    after = run(session(graph), network.feeds)
-    own = max(_relative(before[name], after[name]) for name in before)
+    whole = normalize(graph, feeds=feeds).graph
+    counts = [operators(each) for each in (graph, plain, whole)]
+    own = compare_outputs(
+        [run(session(graph, optimise=False), network.feeds)],
+        [run(session(graph), network.feeds)],
+    ).worst_relative
     cells = [
         network.name,
         *(str(sum(count.values())) for count in counts),
         change(counts[1], counts[2]) or "none",
-        f"{compare(graph, whole.graph, feeds, optimise=False).worst_relative:.1e}",
-        f"{own:.1e}",
+        f"{compare(graph, whole, feeds, optimise=False).worst_relative:.1e}",
+        f"{own:.1e}, the runtime's own" if own > _EXACT else f"{_EXACT:.0e}",
     ]
-    if timed:
-        cells += [f"{ms:.2f}" for ms in latencies_ms([graph, plain, whole.graph], network.feeds)]
-    return f"| {' | '.join(cells)} |"
+    return cells if target is None else cells + timed(network, graph, whole, target, solve=solve)
 
 
-def _relative(expected: Array, found: Array) -> float:
-    wide, other = expected.astype(np.float64), found.astype(np.float64)
-    scale = float(np.abs(wide).max(initial=0))
-    return float(np.abs(wide - other).max(initial=0)) / scale if scale else 0.0
+def timed(
+    network: Network, graph: Graph, whole: Graph, target: Target, *, solve: bool
+) -> list[str]:
+    """What was chosen, latency before and after, and their ratio with its noise."""
+    chosen, after = "normalized", whole
+    try:
+        if solve:
+            chosen, after = solved(network, target)
+        before = priced_baseline(graph, whole, target.backend)
+        one, other = target.backend.time_models([before, after], network.feeds)
+    except ActccError as error:
+        return [f"not timed: {error}", "", "", ""]
+    faster = 1 / other.ratio if other.ratio != 1 else one.latency_ns / other.latency_ns
+    noise = other.ratio_noise * faster**2
+    times = [f"{timing.latency_ns / 1e6:.3f}" for timing in (one, other)]
+    baseline = "" if before is graph else " (before: normalized)"
+    return [chosen + baseline, *times, f"{faster:.2f} ± {noise:.2f}"]
+
+
+def solved(network: Network, target: Target) -> tuple[str, Graph]:
+    """The exact plan, in words, and the network as it is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{network.name}.onnx"
+        if isinstance(network.model, onnx.ModelProto):
+            onnx.save(network.model, path)
+        else:
+            path = network.model
+        result = actcc.optimize(path, target, input_shapes=network.shapes, workers=1)
+    changes = [f"{count} {what}" for what, count in result.changes.items()]
+    chosen = ", ".join(changes) or "normalized"
+    return chosen if result.status == "optimized" else f"unchanged: {result.reason}", result.graph
+
+
+def networks(options: argparse.Namespace) -> Iterator[Network]:
+    """All that were asked for."""
+    yield from built_networks(full_size=options.full_size, only=options.only)
+    real = [] if options.models is None else [*shared_networks(options.models), *text_networks()]
+    yield from (network for network in real if options.only in network.name)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", type=Path, help="folder of ONNX models")
-    parser.add_argument("--time", action="store_true", help="latency on this CPU as well")
+    parser.add_argument("models", type=Path, nargs="?", help="folder of ONNX models")
+    parser.add_argument("--full-size", action="store_true", help="built networks at full size")
+    parser.add_argument("--time", metavar="TARGET", help="latency on this target as well")
+    parser.add_argument("--solve", action="store_true", help="time what `actcc optimize` writes")
     parser.add_argument("--only", default="", help="networks whose name has this in it")
     options = parser.parse_args()
-    titles = ["network", "file", "plain", "structure", "change", "difference", "runtime's own"]
-    if options.time:
-        titles += ["file ms", "plain ms", "structure ms"]
+    if options.solve and not options.time:
+        parser.error("--solve times a plan; give --time TARGET")
+    target = None if options.time is None else load_target(options.time)
+    titles = ["network", "file", "plain", "structure", "change", "difference", "bound"]
+    if target is not None:
+        titles += ["chosen", "before ms", "after ms", "times faster"]
     print(f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}", flush=True)
-    for network in (*shared_networks(options.models), *text_networks()):
-        if options.only in network.name:
-            print(row(network, options.time), flush=True)
+    for network in networks(options):
+        print(f"| {' | '.join(row(network, target, solve=options.solve))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -280,6 +280,99 @@ def test_what_is_around_an_activation_goes() -> None:
     assert operators(result) == ["Conv", "Sigmoid", "Mul", "Conv"]
 
 
+@pytest.mark.parametrize(
+    ("between", "shape"),
+    [
+        ("r = Transpose <perm = [0, 2, 3, 1]> (a)", (5,)),
+        ("r = Transpose <perm = [3, 1, 2, 0]> (a)", (5, 1, 1)),
+        ("r = Reshape(a, flat)", (5, 1)),
+        ("t = Transpose <perm = [0, 2, 3, 1]> (a) r = Reshape(t, rows)", (1, 5)),
+        ("t = Transpose <perm = [0, 2, 3, 1]> (a) r = Reshape(t, rows)", ()),
+    ],
+)
+def test_a_constant_goes_past_what_rearranges(between: str, shape: tuple[int, ...]) -> None:
+    constants = {**CHANNELS, "s": values(*shape, seed=7), "flat": [2, 5, -1], "rows": [-1, 5]}
+    body = f"{CONV} {between} m = Mul(r, s) y = Add(s, m)"
+    graph = graph_of(body, (2, 4, 6, 6), constants)
+    result, _ = rewritten(graph, FOLD)
+    assert operators(result) == operators(graph)[:-2]
+
+
+@pytest.mark.parametrize(
+    ("body", "x", "left"),
+    [
+        ("n = BatchNormalization(x, s, t, m, v) y = Conv(n, w)", (2, 4, 6, 6), ["Conv"]),
+        ("n = BatchNormalization(x, s, t, m, v) y = Gemm(n, g)", (3, 4), ["Gemm"]),
+        ("n = BatchNormalization(x, s, t, m, v) a = Mul(n, k)"
+         " y = Conv <pads = [1, 1, 1, 1]> (a, w)", (2, 4, 6, 6), ["Add", "Conv"]),
+        ("p = MatMul(x, g) r = Add(p, b) a = Transpose <perm = [0, 2, 1]> (r)"
+         " y = BatchNormalization(a, b, b, b, d)", (2, 3, 4), ["MatMul", "Add", "Transpose"]),
+    ],
+    ids=["conv", "gemm", "padded", "linear and transpose"],
+)  # fmt: skip
+def test_batch_normalization_is_a_scale_and_a_shift(
+    body: str, x: tuple[int, ...], left: list[str]
+) -> None:
+    """Before a layer, and where others stand between; directly behind one see fold-batch-norm."""
+    statistics = {"s": values(4), "t": values(4, seed=1), "m": values(4, seed=2)}
+    spread = {"v": abs(values(4, seed=3)), "d": abs(values(5, seed=3))}
+    constants = {**statistics, **spread, "w": W, "g": values(4, 5), "b": B, "k": np.float32(2)}
+    result, _ = rewritten(graph_of(body, x, constants), FOLD)
+    assert operators(result) == left
+
+
+def test_a_layer_scale_goes_past_a_transpose_into_the_bias_and_weights_of_a_linear() -> None:
+    body = """
+        m = MatMul(x, w) a = Add(b, m) t = Transpose <perm = [0, 3, 1, 2]> (a) y = Mul(s, t)
+    """
+    constants = {"w": values(4, 5), "b": values(5, seed=1), "s": values(5, 1, 1, seed=2)}
+    result, _ = rewritten(graph_of(body, (1, 6, 6, 4), constants), FOLD)
+    assert operators(result) == ["MatMul", "Add", "Transpose"]
+
+
+@pytest.mark.parametrize(
+    ("x", "between", "shape", "pads", "left"),
+    [
+        ((1, 6, 6, 4), "Transpose <perm = [0, 3, 1, 2]> (a)", (4,), 0, 0),
+        ((1, 6, 6, 4), "Transpose <perm = [0, 3, 1, 2]> (a)", (4,), 1, 1),
+        ((1, 6, 6, 4), "Transpose <perm = [0, 3, 1, 2]> (a)", (), 1, 1),
+        ((1, 4, 36), "Reshape(a, square)", (4, 1), 0, 0),
+        ((1, 4, 36), "Reshape(a, square)", (4, 1), 1, 1),
+        ((1, 144), "Reshape(a, square)", (1,), 0, 0),
+    ],
+)
+def test_a_scale_and_a_shift_go_past_what_rearranges_before_a_layer(
+    x: tuple[int, ...], between: str, shape: tuple[int, ...], pads: int, left: int
+) -> None:
+    """As inputs are scaled in channels-last exports; where the layer pads one Add is left."""
+    constants = {"s": values(*shape), "t": values(*shape, seed=4), "square": [1, 4, 6, 6], "w": W}
+    conv = f"y = Conv <pads = {[pads] * 4}> (r, w)"
+    graph = graph_of(f"m = Mul(x, s) a = Add(m, t) r = {between} {conv}", x, constants)
+    result, notes = rewritten(graph, FOLD)
+    assert operators(result) == ["Add"] * left + operators(graph)[2:]
+    assert ("1 Add" in notes) == (not left)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("m = Mul(x, c) t = Reshape(m, merged) z = Reshape(t, same) y = Conv(z, k)",
+         "other axes than the channels"),
+        (f"{CONV} t = Transpose <perm = [0, 2, 3, 1]> (a) m = Mul(t, c) y = Relu(m)",
+         "other axes than the channels"),
+        (f"{CONV} t = Reshape(a, merged) m = Mul(t, s) y = Relu(m)",
+         "other axes than the channels"),
+        (f"{CONV} t = Flatten(a) r = Relu(a) f = Flatten(r) m = Mul(t, half) y = Add(m, f)",
+         "also read elsewhere"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_past_what_rearranges(body: str, reason: str) -> None:
+    constants = {"merged": [1, -1, 6], "s": values(30, 1), "half": np.float32(0.5), **CHANNELS}
+    constants |= {"c": values(6, 1), "same": [1, 4, 6, 6], "k": W}
+    used = {name: value for name, value in constants.items() if name in body}
+    assert_kept(graph_of(body, constants=used), FOLD, reason)
+
+
 def test_a_quantized_layer_says_why() -> None:
     body = "v = DequantizeLinear(q, scale) a = Conv(x, v) y = Mul(a, half)"
     constants = {

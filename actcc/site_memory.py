@@ -22,10 +22,15 @@ from actcc.site import KEEP, OfferedSite
 def memory_steps(
     graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass], backend: Backend
 ) -> tuple[MemoryStep, ...]:
-    """One step for each site, and one for the highest step outside all sites."""
+    """One step for each site, and one for the highest step outside all sites.
+
+    Where another site that shares nodes with it is rewritten, a site stays as it is by name only:
+    its step is void then, and the other's counts.
+    """
     live = dict(backend.memory(graph).steps)
     by_name = {found.name: found for found in passes}
     parts = {offered.id: _with_writers(graph, offered) for offered in sites}
+    claims = {offered.id: frozenset(offered.site.nodes) for offered in sites}
     around = {name for nodes in parts.values() for name in nodes}
     outside = max((size for name, size in live.items() if name not in around), default=0)
     steps = [MemoryStep("outside all sites", outside, ())]
@@ -34,8 +39,14 @@ def memory_steps(
         alive = max(live.get(name, 0) for name in nodes)
         peaks = _local_peaks(extract(graph, nodes), offered, by_name, backend)
         beside = alive - peaks.get(KEEP, 0)
-        terms = tuple((offered.id, name, size) for name, size in peaks.items())
-        steps.append(MemoryStep(offered.id, max(beside, 0), terms))
+        own = [(offered.id, name, size) for name, size in peaks.items()]
+        void = [
+            (other.id, candidate.name, -max(alive, 0))
+            for other in sites
+            if other is not offered and not claims[other.id].isdisjoint(claims[offered.id])
+            for candidate in other.candidates
+        ]
+        steps.append(MemoryStep(offered.id, max(beside, 0), (*own, *void)))
     return tuple(steps)
 
 

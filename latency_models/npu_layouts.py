@@ -82,7 +82,7 @@ class Layouts:
         if not all(shapes):
             return False
         axis = int(join.attrs.get("axis", 1)) % len(shapes[0])
-        if axis != self._orders[join.outputs[0].name][-1]:
+        if (axis,) != self._orders[join.outputs[0].name][-1:]:
             return False
         lengths = [shape[axis] for shape in shapes[:-1]]
         return any(length % settings.blocks.stored_channels for length in lengths)

@@ -9,12 +9,12 @@ from networks import residual_network
 from actcc.backends.onnx_layers import fused_operators
 from actcc.graph import Graph, extract
 from actcc.neighbourhood import constant_nodes, neighbourhoods, neighbouring_nodes
-from actcc.pass_api import find_sites, select_passes
-from actcc.passes.swap_activation import activation_sites
+from actcc.pass_api import find_sites
+from actcc.passes.swap_activation import SwapActivation, activation_sites
 from actcc.site import Site
 from actcc.targets import load_target
 
-PASSES = select_passes(None)
+PASSES = [SwapActivation()]
 
 
 def test_the_neighbourhood_reaches_from_the_convolution_before_to_the_readers() -> None:

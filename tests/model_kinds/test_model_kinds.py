@@ -182,7 +182,8 @@ def test_sites_inside_subgraphs_are_left_with_a_reason(
 ) -> None:
     kind = KINDS[name]()
     result = optimized(kind, tmp_path, eager, **with_data(kind))
-    assert len(result.plan.sites) == 2
+    activations = [site for site in result.plan.sites if site.pass_name == "swap-activation"]
+    assert len(activations) == 2
     assert result.plan.rewritten
     assert any(
         refusal.reason.startswith(f"{count} activation") and "subgraphs" in refusal.reason

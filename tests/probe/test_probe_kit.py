@@ -17,6 +17,8 @@ from actcc.graph.layers import layer_nodes, layers
 from actcc.neighbourhood import neighbourhoods
 from actcc.normalize import normalize
 from actcc.pass_api import apply_candidates, find_sites, select_passes
+from actcc.passes.move_activation import MoveActivation
+from actcc.passes.swap_activation import SwapActivation
 from actcc.probe import run_probes
 from actcc.probe.kit import read_kit, unpack_kit, write_kit
 from actcc.probe.probes import Probes, model_probes
@@ -47,9 +49,9 @@ def test_every_candidate_of_every_neighbourhood_is_in_it_once(model: Path, probe
             assert structure_hash(part) in hashes
 
 
-def test_the_layers_of_any_rewritten_network_are_in_it(model: Path, probes: Probes) -> None:
+def test_the_layers_of_any_choice_of_activations_are_in_it(model: Path, probes: Probes) -> None:
     graph = normalize(Graph.load(model)).graph
-    passes = select_passes(None)
+    passes = select_passes([SwapActivation(), MoveActivation()])
     known = {probe.hash for probe in probes.probes}
     sites = find_sites(graph, passes, load_target("cpu")).sites
     for shift in range(3):

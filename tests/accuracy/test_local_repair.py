@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from networks import Builder, images, residual_network
 
 from actcc.accuracy.estimate import Estimates, Task, merge, plan_chunks, reference_outputs, run_task
-from actcc.accuracy.fidelity import FidelityReference
+from actcc.accuracy.fidelity import FidelityReference, FidelityTally
 from actcc.accuracy.local_repair import repaired_part, site_part
 from actcc.calibration import SampleSet, load_samples
-from actcc.graph import Graph, extract
+from actcc.graph import Array, Graph, extract
 from actcc.graph.operators import CONTRACTIONS
 from actcc.pass_api import find_sites
 from actcc.passes.swap_activation import SwapActivation
@@ -56,6 +57,26 @@ def test_repaired_candidates_lose_less(graph: Graph, samples: SampleSet, tmp_pat
     shares = [repaired.losses[key] / plain.losses[key] for key in relu]
     assert max(shares) < 0.5
     assert np.mean(shares) < 0.2
+
+
+@pytest.mark.parametrize("repairs", [True, False])
+def test_what_weights_were_fitted_to_is_not_measured_on(
+    graph: Graph,
+    samples: SampleSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    repairs: bool,
+) -> None:
+    counted: set[int] = set()
+    add = FidelityTally.add
+
+    def counting(tally: FidelityTally, index: int, outputs: Mapping[str, Array]) -> None:
+        counted.add(index)
+        add(tally, index, outputs)
+
+    monkeypatch.setattr(FidelityTally, "add", counting)
+    estimates(graph, samples, tmp_path, repairs=repairs, count=1)
+    assert counted == set(range(min(8, len(samples) // 2) if repairs else 0, len(samples)))
 
 
 def test_where_only_some_of_the_layers_can_be_cut_out_those_are_repaired(graph: Graph) -> None:

@@ -146,7 +146,8 @@ def test_real_models_with_everything_moved_compute_the_same(
     shared: Path, name: str, kinds: set[str]
 ) -> None:
     path = shared / "models" / f"{name}.onnx"
-    graph = normalize(Graph.load(path), skip=["simplify"]).graph
+    # Cancelled transposes would leave nothing to move past.
+    graph = normalize(Graph.load(path), skip=["simplify", "cancel-transposes"]).graph
     sites = survey(graph).sites
     assert {site.site.kind for site in sites} == kinds
     chosen = [(site, site.candidates[0].name) for site in sites]

@@ -149,7 +149,7 @@ def convolutions(draw: st.DrawFn) -> Convolution:
     return found
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(convolutions())
 def test_any_convolution_takes_in_its_batch_normalization(convolution: Convolution) -> None:
     graph = convolution.graph()
@@ -157,7 +157,7 @@ def test_any_convolution_takes_in_its_batch_normalization(convolution: Convoluti
     assert [node.name for node in result.nodes()] == ["layer"]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     rows=st.integers(1, 4),
     inner=st.integers(1, 5),

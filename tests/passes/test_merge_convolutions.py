@@ -155,7 +155,7 @@ def pairs(draw: st.DrawFn, exact: bool = True) -> Pair:
     return Pair(inputs, size, first, second, draw(st.booleans()), draw(st.integers(0, 2**16)))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(pairs())
 def test_what_is_offered_is_exact(pair: Pair) -> None:
     graph = pair.graph()
@@ -167,7 +167,7 @@ def test_what_is_offered_is_exact(pair: Pair) -> None:
     assume(found.sites)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(pairs(exact=False))
 def test_a_second_layer_without_padding_is_always_taken(pair: Pair) -> None:
     graph = pair.graph()
@@ -176,7 +176,7 @@ def test_a_second_layer_without_padding_is_always_taken(pair: Pair) -> None:
     assert compare(graph, result, [pair.feeds()], optimise=False).agrees(1e-5)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(pairs(exact=False))
 def test_what_is_refused_at_the_border_would_have_differed(pair: Pair) -> None:
     """With the size known, refusals are as few as they can be, whatever the weights."""

@@ -101,7 +101,7 @@ def layers(draw: st.DrawFn, name: str, inputs: int, outputs: int, gemm: bool) ->
     return f"{result} = Gemm {attributes} ({source}, {name}{bias})", weights
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_two_layers_in_a_row_become_one(data: st.DataObject) -> None:
     inner = [data.draw(st.integers(1, 5)) for _ in range(3)]

@@ -117,7 +117,7 @@ def blocks(draw: st.DrawFn) -> Block:
     )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(blocks())
 def test_branches_beside_a_convolution_of_the_largest_kernel_become_one(block: Block) -> None:
     spatial = block.size if block.known_size else tuple(f"s{i}" for i in range(len(block.size)))
@@ -163,7 +163,7 @@ def pairs_of_one_axis(draw: st.DrawFn) -> Any1d:
     return draw(made.filter(lambda pair: pair.outputs(0) == pair.outputs(1) > 0))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(pairs_of_one_axis())
 def test_pads_and_dilations_need_not_be_written_alike(pair: Any1d) -> None:
     net = Net(pair.seed)

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from actcc.graph import Graph, Node, Shape, Tensor
 from actcc.graph.operators import HEAVY
 from actcc.plan import SitePlan
+from actcc.site import KEEP
 
 # These read one thing, and yet are landmarks of their own.
 _LANDMARKS = frozenset(
@@ -74,9 +75,12 @@ def draw_boxes(graph: Graph, sites: Sequence[SitePlan]) -> Network:
     groups.fuse()
     members = groups.members()
     sites_of: dict[int, list[int]] = {}
-    for site, place in enumerate(places):
+    for index, (site, place) in enumerate(zip(sites, places, strict=True)):
+        # Of what could become of a whole block, only what did.
+        if site.chosen == KEEP and not groups.is_light(place):
+            continue
         for item in place:
-            sites_of.setdefault(item, []).append(site)
+            sites_of.setdefault(item, []).append(index)
     number = {item: index for index, group in enumerate(members) for item in group}
     edges = {(number[tail], number[head]) for tail, head in groups.flows}
     return Network(
@@ -190,10 +194,14 @@ class _Groups:
             and all(self._reads[o] == {source} and self._read_by[o] == {group} for o in others)
         )
 
-    def _light(self, groups: Iterable[int]) -> bool:
-        items = [self.items[item] for group in groups for item in self._members[group]]
+    def is_light(self, place: Iterable[int]) -> bool:
+        """Whether items are element-wise work alone."""
+        items = (self.items[item] for item in place)
         operators = {item.op for item in items if isinstance(item, gs.Node)}
         return operators.isdisjoint(HEAVY | _LANDMARKS)
+
+    def _light(self, groups: Iterable[int]) -> bool:
+        return self.is_light(item for group in groups for item in self._members[group])
 
     def _leaves_and_returns(self, groups: Sequence[int]) -> bool:
         inside = set(groups)

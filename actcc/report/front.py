@@ -25,9 +25,9 @@ def predicted_front(plan: Plan) -> tuple[FrontPoint, ...]:
     """The lower convex hull of all plans by prediction, by growing loss.
 
     Each point is an optimum of latency + λ · loss for some λ; between two of them there may be
-    plans on the true front, never below the line that joins them. Sites that share nodes count
-    as one of which one is rewritten; other budgets are left out of account. Empty where the target
-    cannot price the model.
+    plans on the true front, never below the line that joins them. Of sites that share nodes, as a
+    block and the activations in it do, those are taken that save more together. Other budgets are
+    left out of account. Empty where the target cannot price the model.
     """
     if plan.predicted_latency_ns is None:
         return ()
@@ -62,13 +62,8 @@ def _places(sites: Sequence[SitePlan]) -> Iterable[list[SitePlan]]:
 
 
 def _hull_steps(place: Sequence[SitePlan]) -> list[tuple[float, float]]:
-    """From `keep` to the fastest candidate along the hull: (loss more, nanoseconds saved)."""
-    options = [
-        (candidate.loss, candidate.difference_ns)
-        for site in place
-        for candidate in site.candidates
-        if candidate.loss is not None and candidate.difference_ns is not None
-    ]
+    """From `keep` to the fastest choice along the hull: (loss more, nanoseconds saved)."""
+    options = _options(place[0]) if len(place) == 1 else _joint_options(place)
     steps: list[tuple[float, float]] = []
     loss, difference = 0.0, 0.0
     while True:
@@ -78,6 +73,42 @@ def _hull_steps(place: Sequence[SitePlan]) -> list[tuple[float, float]]:
         steepest = min(faster, key=_rank)
         steps.append(steepest)
         loss, difference = loss + steepest[0], difference - steepest[1]
+
+
+def _options(site: SitePlan) -> list[tuple[float, float]]:
+    """Loss and difference in latency of each candidate of a site that has both."""
+    return [
+        (candidate.loss, candidate.difference_ns)
+        for candidate in site.candidates
+        if candidate.loss is not None and candidate.difference_ns is not None
+    ]
+
+
+def _joint_options(place: Sequence[SitePlan]) -> list[tuple[float, float]]:
+    """Totals of choices for sites that share nodes, one for each price of loss at which the choice
+    may change: the best one where blocks are nested, a good one where they overlap.
+    """
+    options = {site.id: [(0.0, 0.0), *_options(site)] for site in place}
+    rates = {-d / loss for found in options.values() for loss, d in found if loss > 0 > d}
+    found = []
+    for rate in (0.0, *sorted(rates)):
+        best = {
+            identity: min(choices, key=lambda choice: choice[1] + rate * choice[0])
+            for identity, choices in options.items()
+        }
+        taken: dict[str, tuple[SitePlan, float]] = {}
+        for site in sorted(place, key=lambda site: len(site.nodes)):
+            loss, difference = best[site.id]
+            gain = -difference - rate * loss
+            rivals = {
+                k: g for k, (t, g) in taken.items() if not set(t.nodes).isdisjoint(site.nodes)
+            }
+            if gain > sum(rivals.values()):
+                taken = {k: v for k, v in taken.items() if k not in rivals}
+                taken[site.id] = (site, gain)
+        totals = [best[identity] for identity in taken]
+        found.append((sum(loss for loss, _ in totals), sum(d for _, d in totals)))
+    return found
 
 
 def _rank(step: tuple[float, float]) -> tuple[float, float]:

@@ -66,6 +66,14 @@ def test_of_sites_that_share_nodes_one_is_rewritten(plan: Plan) -> None:
     assert predicted_front(both)[-1].latency_ns == pytest.approx(800.0 + 200.0 - 590.0)
 
 
+@pytest.mark.parametrize(("saved", "best"), [(350.0, 410.0), (500.0, 300.0)])
+def test_a_block_counts_against_all_the_sites_in_it(plan: Plan, saved: float, best: float) -> None:
+    """The sites a and b save 390 ns together."""
+    block = replace(site("block", "keep", (-saved, 0.3)), nodes=("a", "b"))
+    whole = replace(plan, sites=(*SITES, block))
+    assert predicted_front(whole)[-1].latency_ns == pytest.approx(best)
+
+
 def test_candidates_without_price_or_loss_are_not_on_the_front(plan: Plan) -> None:
     unknown = (
         CandidateFigures("Relu", False, None, None, 0.1, "unpriced: no kernel"),

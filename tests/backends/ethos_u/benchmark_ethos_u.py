@@ -1,11 +1,12 @@
 """Predicted against compiled latency of mixed plans on Ethos-U, and the time that pricing takes.
 
-    python tests/backends/ethos_u/benchmark_ethos_u.py [MODEL.onnx …]
+    python tests/backends/ethos_u/benchmark_ethos_u.py [--structure] [MODEL.onnx …]
 
 Every network is priced for every target; a mixed plan takes at each site one of the candidates
 (or `keep`) by a seeded draw. Its predicted latency is that of the network plus what the chosen
 candidates save; its compiled latency is Vela's for the rewritten network. Networks whose clamps
-leave nothing to choose are priced with SiLU in their place, which has every candidate.
+leave nothing to choose are priced with SiLU in their place, which has every candidate. Plans are of
+activations alone, and with --structure of all passes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from actcc.progress import Silent
 from actcc.site import OfferedSite, Site
 from actcc.targets import load_target
 from actcc.tasks import default_workers, process_pool
+
+STRUCTURE = "--structure"
+ACTIVATIONS = ("swap-activation", "move-activation")
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 OWN = (
@@ -86,7 +90,8 @@ def with_silu(graph: Graph, sites: Sequence[Site]) -> Graph:
 
 def measure(name: str, graph: Graph, target_name: str) -> Row:
     """Price a network, draw a mixed plan, and compile it."""
-    target, passes = load_target(target_name), select_passes(None, (), (), ())
+    target = load_target(target_name)
+    passes = [p for p in select_passes(None) if STRUCTURE in sys.argv or p.name in ACTIVATIONS]
     sites = find_sites(graph, passes, target).sites
     with process_pool(default_workers()) as executor:
         started = time.perf_counter()
@@ -136,4 +141,4 @@ def mixed_plan(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main([argument for argument in sys.argv[1:] if argument != STRUCTURE])

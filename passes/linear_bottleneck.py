@@ -14,14 +14,13 @@ from itertools import pairwise
 
 from actcc.blocks import Link, find_chains, layer_shape
 from actcc.graph import Graph
-from actcc.pass_api import Pass, rewrite
-from actcc.passes.swap_activation import activation_sites
-from actcc.site import Candidate, Refusal, Site
-from actcc.targets import Target
+from actcc.pass_api import rewrite
+from actcc.passes.drop_activation import DropActivation
+from actcc.site import Refusal, Site
 
 
 @rewrite("linear-bottleneck")
-class LinearBottleneck(Pass):
+class LinearBottleneck(DropActivation):
     """Activation behind a layer that is narrower than its neighbours  →  nothing."""
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
@@ -32,20 +31,9 @@ class LinearBottleneck(Pass):
             for link, behind in pairwise(chain)
             if not link.gated and _is_narrow(graph, link, behind)
         }
-        for entry in activation_sites(graph):
+        for entry in super().sites(graph):
             if isinstance(entry, Site) and entry.reads in narrow:
                 yield entry
-
-    def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
-        """The identity."""
-        if site.facts["quantized"]:
-            yield Refusal("Identity", "activation inside QDQ: its range was calibrated for it")
-        else:
-            yield Candidate("Identity")
-
-    def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
-        """Let the readers read what the activation read."""
-        graph.bypass(site, site.reads)
 
 
 def _is_narrow(graph: Graph, link: Link, behind: Link) -> bool:

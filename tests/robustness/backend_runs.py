@@ -15,21 +15,13 @@ from every_rewrite import Immediately, every_rewrite_target
 
 from actcc.errors import ActccError
 from actcc.graph.compare import compare_outputs
+from actcc.graph.operators import RANDOM
 from actcc.pipeline import optimize
 from actcc.result import Result
 from actcc.runtime import session
 
 TOLERANCE = 1e-5
 EVERY_REWRITE = "every-rewrite"
-_RANDOM = {
-    "Bernoulli",
-    "Dropout",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ def _judged(
     found = run_model(output, case.feeds)
     if isinstance(found, str):
         return "failed", f"the result cannot be run: {found}", sites
-    difference = _difference(expected, found, random=bool(_operators(model) & _RANDOM))
+    difference = _difference(expected, found, random=bool(_operators(model) & RANDOM))
     if difference > TOLERANCE:
         return "failed", f"outputs differ by {difference:.1e}", sites
     return "rewritten", result.reason, sites

@@ -30,13 +30,11 @@ import numpy as np
 from actcc.activations import find_activations
 from actcc.graph import Array, Graph, Node, Shape, Tensor
 from actcc.graph.axes import RESHAPING, axis_behind
-from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.linear.linear_layer import LinearLayer, layer_that_writes, linear_layer, only_read_by
 from actcc.linear.scale_shift import ScaleShift, batch_norm_scale_shift, scale_shift
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
-
-_ONNX = (None, "", "ai.onnx")
 
 
 class FoldScaleAndShift(NormalizingPass):
@@ -269,7 +267,7 @@ class _Folder:
 
 
 def _rearranges(node: Node) -> bool:
-    return node.domain in _ONNX and (node.op == "Transpose" or node.op in RESHAPING)
+    return node.domain in ONNX_DOMAINS and (node.op == "Transpose" or node.op in RESHAPING)
 
 
 def _reads_data(reader: Node, read: Tensor) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from actcc.errors import PassError
 from actcc.graph import Graph, Node
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.linear import (
     FullyConnected,
     Obstacle,
@@ -32,7 +33,6 @@ from actcc.site import Candidate, Refusal, Site
 from actcc.targets import Target
 
 _PRODUCTS = ("Gemm", "MatMul")
-_ONNX = (None, "", "ai.onnx")
 
 
 @rewrite("merge-matrix-products", exact=True)
@@ -82,13 +82,13 @@ class MergeMatrixProducts(Pass):
 
 
 def _is_product(node: Node) -> bool:
-    return node.op in _PRODUCTS and node.domain in _ONNX
+    return node.op in _PRODUCTS and node.domain in ONNX_DOMAINS
 
 
 def _product_before(graph: Graph, node: Node) -> Node | None:
     """The Gemm or MatMul that feeds the node, past an Add."""
     writer = graph.producer(node.inputs[0])
-    if writer is not None and writer.op == "Add" and writer.domain in _ONNX:
+    if writer is not None and writer.op == "Add" and writer.domain in ONNX_DOMAINS:
         writers = (graph.producer(tensor) for tensor in writer.inputs)
         return next((found for found in writers if found is not None and _is_product(found)), None)
     return writer if writer is not None and _is_product(writer) else None

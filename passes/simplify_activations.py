@@ -26,12 +26,12 @@ from actcc.activations import Activation
 from actcc.activations.ranges import Range, ValueRanges, clip_bounds
 from actcc.activations.spellings import spellings_of, write
 from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.linear.linear_layer import only_read_by
 from actcc.linear.scale_shift import scale_shift
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
 
-_ONNX = (None, "", "ai.onnx")
 _IDENTITY_WHERE_POSITIVE = frozenset({"Abs", "LeakyRelu", "PRelu", "Elu", "Celu"})
 _WHOLE = frozenset({"Floor", "Ceil", "Round"})
 _INCREASING = frozenset({"Sigmoid", "Tanh", "Softplus", "Softsign", "Exp", "Erf"})
@@ -50,7 +50,7 @@ class SimplifyActivations(NormalizingPass):
         done: Counter[str] = Counter()
         ranges = ValueRanges(graph)
         for node in list(graph.nodes()):
-            if node.domain not in _ONNX or not node.outputs:
+            if node.domain not in ONNX_DOMAINS or not node.outputs:
                 continue
             if _changes_nothing(graph, node, ranges):
                 done[f"removed {{}} {node.op} that changed nothing"] += 1
@@ -72,7 +72,7 @@ def _changes_nothing(graph: Graph, node: Node, ranges: ValueRanges) -> bool:
     if node.op in _IDENTITY_WHERE_POSITIVE:
         return ranges.of(node.inputs[0]).low >= 0
     writer = graph.producer(node.inputs[0]) if node.inputs else None
-    if writer is None or writer.domain not in _ONNX:
+    if writer is None or writer.domain not in ONNX_DOMAINS:
         return False
     return (node.op in _WHOLE and writer.op in _WHOLE) or node.op == writer.op == "Sign"
 
@@ -140,7 +140,7 @@ def _is_read(graph: Graph, tensor: Tensor) -> bool:
 def _direction(graph: Graph, writer: Node, ordering: Node) -> int:
     """1 for functions that increase, -1 for those that decrease, 0 for any others."""
     kind = graph.dtype(writer.outputs[0])
-    if writer.domain not in _ONNX or kind is None or kind.kind != "f":
+    if writer.domain not in ONNX_DOMAINS or kind is None or kind.kind != "f":
         return 0
     if writer.op in _INCREASING:
         return 1

@@ -13,8 +13,8 @@ from functools import reduce
 from types import MappingProxyType
 
 from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 
-_ONNX = (None, "", "ai.onnx")
 _DEEPEST = 32  # nodes on the way back; networks bound their tensors every few
 
 
@@ -90,7 +90,7 @@ _SELECTING = frozenset(
 
 def clip_bounds(graph: Graph, node: Node) -> Range | None:
     """What Relu, or Clip with constant bounds, clips its data to; None for other nodes."""
-    if node.domain not in _ONNX or node.op not in ("Relu", "Clip"):
+    if node.domain not in ONNX_DOMAINS or node.op not in ("Relu", "Clip"):
         return None
     if node.op == "Relu":
         return Range(0.0)
@@ -122,7 +122,7 @@ class ValueRanges:
             numeric = constant.dtype.kind in "fiu" and constant.size
             return Range(float(constant.min()), float(constant.max())) if numeric else UNBOUNDED
         node = self._graph.producer(tensor)
-        if node is None or node.domain not in _ONNX or depth == 0:
+        if node is None or node.domain not in ONNX_DOMAINS or depth == 0:
             return UNBOUNDED
         if node.op == "MaxPool" and tensor is not node.outputs[0]:
             return UNBOUNDED  # indices

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from actcc.activations import Activation, find_activations
 from actcc.blocks.gates import find_gates
 from actcc.graph import Graph, Node, Tensor
-from actcc.graph.operators import CONTRACTIONS
-
-_ONNX = (None, "", "ai.onnx")
+from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def find_chains(graph: Graph) -> list[Chain]:
 
 
 def _is_layer(node: Node) -> bool:
-    return node.op in CONTRACTIONS and node.domain in _ONNX
+    return node.op in CONTRACTIONS and node.domain in ONNX_DOMAINS
 
 
 class _Walk:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from actcc.graph.axes import RESHAPING, moves_unit_axes
 from actcc.graph.graph import Graph
-from actcc.graph.operators import ELEMENTWISE, REDUCTIONS
+from actcc.graph.operators import ELEMENTWISE, ONNX_DOMAINS, REDUCTIONS
 from actcc.graph.shapes import Shape
 from actcc.graph.view import Array, Node, Tensor
 
-_ONNX = (None, "", "ai.onnx")
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 Permutation = tuple[int, ...]
 
@@ -102,7 +101,7 @@ def saving(graph: Graph, region: Region) -> tuple[int, int]:
 
 def permutation_of(graph: Graph, node: Node) -> Permutation | None:
     """By what a node may transpose; a Reshape from channels-first to channels-last, if anything."""
-    if node.domain not in _ONNX or node.op not in (*RESHAPING, "Transpose"):
+    if node.domain not in ONNX_DOMAINS or node.op not in (*RESHAPING, "Transpose"):
         return None
     before, after = graph.shape(node.inputs[0]), graph.shape(node.outputs[0])
     if before is None or after is None or len(before) != len(after) or len(before) < 2:
@@ -143,7 +142,7 @@ def has_layout(graph: Graph, tensor: Tensor) -> bool:
 
 def _is_free(graph: Graph, node: Node, permutation: Permutation) -> bool:
     """Whether a node computes the same in any layout, and its result needs no name."""
-    if node.domain not in _ONNX or len(node.outputs) != 1:
+    if node.domain not in ONNX_DOMAINS or len(node.outputs) != 1:
         return False
     written = node.outputs[0]
     if graph.is_output(written) or graph.is_read_in_subgraph(written):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# How nodes name the domain of ONNX's own operators.
+ONNX_DOMAINS = (None, "", "ai.onnx")
 # Sums of products in floating point.
 CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Operators that other work fuses into.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.linear.composition import compose, composed_weights
 from actcc.linear.convolution import Convolution, Obstacle
 from actcc.linear.linear_layer import only_read_by
@@ -13,7 +14,6 @@ from actcc.linear.reading import Types, convolution_of, is_convolution, spatial_
 
 LARGER = "one convolution would have more weights than those it is made of"
 _SUMS = ("Add", "Sum")
-_ONNX = (None, "", "ai.onnx")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Branch:
 
 def is_sum(node: Node) -> bool:
     """Whether the node adds its inputs."""
-    return node.op in _SUMS and node.domain in _ONNX
+    return node.op in _SUMS and node.domain in ONNX_DOMAINS
 
 
 def is_whole_sum(graph: Graph, node: Node) -> bool:

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from actcc.graph.graph import Graph
-from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.graph.view import Array, Node, Tensor
 
-_ONNX = (None, "", "ai.onnx")
 _ROUNDINGS = 2.0
 
 
@@ -164,7 +163,7 @@ def linear_layer(
     Args:
         claimed: names of nodes whose constants have to stay, so that they are no bias.
     """
-    if node is None or node.op not in CONTRACTIONS or node.domain not in _ONNX:
+    if node is None or node.op not in CONTRACTIONS or node.domain not in ONNX_DOMAINS:
         return None
     if node.op == "Gemm" and graph.opset < 7:
         return "Gemm before opset 7 broadcasts by an attribute"
@@ -188,7 +187,7 @@ def layer_that_writes(
 ) -> LinearLayer | str | None:
     """`linear_layer` whose result a tensor is, the Add behind a MatMul included."""
     writer = graph.producer(tensor)
-    if writer is not None and writer.op == "Add" and writer.domain in _ONNX:
+    if writer is not None and writer.op == "Add" and writer.domain in ONNX_DOMAINS:
         data, constant = _operands(graph, writer)
         if constant >= 0:
             writer = graph.producer(writer.inputs[data])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.linear.convolution import Obstacle
 from actcc.linear.linear_layer import only_read_by
 from actcc.linear.reading import Types
 
-_ONNX = (None, "", "ai.onnx")
 _FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -66,7 +66,7 @@ def largest_composed_map(first: AffineMap, second: AffineMap) -> float:
 
 def fully_connected(graph: Graph, node: Node, types: Types) -> FullyConnected | Obstacle:
     """The layer that begins with `node`, a Gemm or MatMul, or why it is none."""
-    if node.domain not in _ONNX:
+    if node.domain not in ONNX_DOMAINS:
         return Obstacle(f"an operator of domain '{node.domain}'")
     weights = graph.constant(node.inputs[1])
     if weights is None or weights.ndim != 2 or weights.dtype not in _FLOATS:
@@ -80,7 +80,7 @@ def fully_connected(graph: Graph, node: Node, types: Types) -> FullyConnected | 
     if graph.opset < 7 or not only_read_by(graph, found.result):
         return found
     behind = found.result.outputs[0]
-    if behind.op != "Add" or behind.domain not in _ONNX:
+    if behind.op != "Add" or behind.domain not in ONNX_DOMAINS:
         return found
     other = behind.inputs[0 if behind.inputs[1] is node.outputs[0] else 1]
     bias = graph.constant(other)

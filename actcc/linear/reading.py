@@ -13,6 +13,7 @@ import numpy as np
 
 from actcc.errors import PassError
 from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.graph.shapes import TensorType
 from actcc.linear.batch_norm import statistics_as_scale, training_obstacle
 from actcc.linear.convolution import (
@@ -28,14 +29,13 @@ from actcc.linear.linear_layer import keeps_digits
 
 Types = Mapping[str, TensorType]
 
-_ONNX = (None, "", "ai.onnx")
 _FLOATS = (np.float16, np.float32, np.float64)
 CONVOLUTIONS = frozenset({"Conv", "BatchNormalization", "AveragePool"})
 
 
 def is_convolution(node: Node) -> bool:
     """Whether the node is of an operator that `convolution_of` may be able to read."""
-    return node.op in CONVOLUTIONS and node.domain in _ONNX
+    return node.op in CONVOLUTIONS and node.domain in ONNX_DOMAINS
 
 
 def convolution_of(graph: Graph, node: Node, types: Types) -> Convolution | Obstacle:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from actcc.graph.graph import Graph
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.graph.view import Array, Node, Tensor
 from actcc.linear.batch_norm import statistics_as_scale, training_obstacle
 
-_ONNX = (None, "", "ai.onnx")
 _ZERO, _ONE = np.zeros(()), np.ones(())
 
 
@@ -54,7 +54,7 @@ class ScaleShift:
 
 def scale_shift(graph: Graph, node: Node) -> ScaleShift | None:
     """What Add, Sub, Mul or Div with a floating-point constant, or Neg computes; else None."""
-    if node.domain not in _ONNX or not 1 <= len(node.inputs) <= 2:
+    if node.domain not in ONNX_DOMAINS or not 1 <= len(node.inputs) <= 2:
         return None
     if node.op == "Neg":
         return ScaleShift(node.inputs[0], -_ONE, _ZERO, spread=False)
@@ -78,7 +78,7 @@ def scale_shift(graph: Graph, node: Node) -> ScaleShift | None:
 
 def batch_norm_scale_shift(graph: Graph, node: Node, rank: int) -> ScaleShift | None:
     """What a BatchNormalization of a tensor with `rank` axes computes; None where it is trained."""
-    if node.op != "BatchNormalization" or node.domain not in _ONNX or rank < 2:
+    if node.op != "BatchNormalization" or node.domain not in ONNX_DOMAINS or rank < 2:
         return None
     found = None if training_obstacle(graph, node) else statistics_as_scale(graph, node)
     if found is None or not all(np.isfinite(values).all() for values in found):

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from actcc.graph import Array, Graph, Node
-from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.repair.layer import Layer, count_positions, rows_of, same_geometry, targets_of
 from actcc.repair.windows import Window
 
@@ -38,7 +38,7 @@ def find_layers(graph: Graph) -> tuple[dict[str, Layer], dict[str, str]]:
     found: dict[str, Layer] = {}
     refused: dict[str, str] = {}
     for node in graph.nodes():
-        if node.op in CONTRACTIONS and node.domain in (None, "", "ai.onnx"):
+        if node.op in CONTRACTIONS and node.domain in ONNX_DOMAINS:
             layer = _layer(graph, node)
             if isinstance(layer, str):
                 refused[node.name] = layer

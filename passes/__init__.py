@@ -8,6 +8,7 @@ from actcc.passes.cancel_transposes import CancelTransposes
 from actcc.passes.collapse_convolutions import CollapseConvolutions
 from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
 from actcc.passes.drop_activation import DropActivation
+from actcc.passes.factorize_layers import FactorizeLayers
 from actcc.passes.fold_batch_norm import FoldBatchNorm
 from actcc.passes.fold_constants import FoldConstants
 from actcc.passes.fold_padding import FoldPadding
@@ -42,6 +43,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     MergeMatrixProducts,
     CollapseConvolutions,
     CollapseMatrixProducts,
+    FactorizeLayers,
     LinearBottleneck,
     RemoveSqueezeExcite,
     PruneBranch,

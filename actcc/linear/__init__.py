@@ -34,6 +34,7 @@ from actcc.linear.convolution import (
 )
 from actcc.linear.folding import fold_batch_norm, without_batch_norms
 from actcc.linear.linear_layer import only_read_by
+from actcc.linear.low_rank import MOST_DIRECTIONS, factors
 from actcc.linear.matrix import (
     AffineMap,
     FullyConnected,
@@ -54,6 +55,7 @@ from actcc.linear.reading import (
 
 __all__ = [
     "LARGER",
+    "MOST_DIRECTIONS",
     "AffineMap",
     "Axis",
     "Branch",
@@ -77,6 +79,7 @@ __all__ = [
     "composition_obstacle",
     "convolution_of",
     "element_of",
+    "factors",
     "fits",
     "fold_batch_norm",
     "fully_connected",

@@ -12,7 +12,7 @@ it also makes up for what is wrong with e and r (a residual branch, for example)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,8 @@ import numpy as np
 from actcc.activations import Activation, recognise
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
-from actcc.repair.layers import Layer, find_layers, same_geometry
+from actcc.repair.factors import composed, first_factor, reference_of
+from actcc.repair.layers import Layer, find_layers
 
 # A constant that is added passes through these, and so does a positive factor a channel.
 _MOVES_DATA = frozenset(
@@ -77,6 +78,7 @@ class Refit:
         offset_is_free: a constant that the activation's outputs are off by is absorbed by layers
             that are re-fitted later.
         gain_is_free: so is a factor.
+        factors: the two layers that `layer` stands for, where a rewrite factorised it.
     """
 
     layer: Layer
@@ -87,6 +89,7 @@ class Refit:
     joined: Sum | None
     offset_is_free: bool
     gain_is_free: bool
+    factors: tuple[Layer, Layer] | None = None
 
     @property
     def swapped(self) -> bool:
@@ -103,7 +106,15 @@ class Refit:
         """The same, but for what Adds behind the layer make of its outputs."""
         if self.added is None:
             return replace(self, joined=None)
-        return Refit(self.layer, self.reference, None, None, None, None, False, False)
+        bare = replace(self, before=None, after=None, added=None, joined=None)
+        return replace(bare, offset_is_free=False, gain_is_free=False)
+
+    def on(self, layers: Mapping[str, Layer]) -> Refit:
+        """The same of layers as they are now, by what they write."""
+        if self.factors is None:
+            return replace(self, layer=layers[self.layer.writes])
+        first, second = (layers[layer.writes] for layer in self.factors)
+        return replace(self, layer=composed(first, second), factors=(first, second))
 
     @property
     def pre_activation(self) -> str:
@@ -130,26 +141,37 @@ def plan_refits(original: Graph, rewritten: Graph) -> Refits:
     references, _ = find_layers(original)
     before, after = _activations(original), _activations(rewritten)
     same = _same_tensors(original, rewritten, ())
-    chosen: list[tuple[Layer, Layer | None]] = []
+    chosen: list[_Chosen] = []
     for name, layer in layers.items():
         swapped = _function(before, name) != _function(after, name) and name in after
         if layer.writes in same and not swapped:
             continue
-        reference = references.get(name)
-        if reference is not None and same_geometry(layer, reference):
-            chosen.append((layer, reference))
-        elif _is_computed(original, name) and _is_same_shape(
-            original.shape(name), rewritten.shape(name)
-        ):
-            chosen.append((layer, None))
+        first = first_factor(rewritten, original, layer, layers)
+        whole = layer if first is None else composed(first, layer)
+        reference = reference_of(original, whole, references)
+        as_made = _is_same_shape(original.shape(name), rewritten.shape(name))
+        if reference is not None or (_is_computed(original, name) and as_made):
+            chosen.append(_Chosen(whole, reference, None if first is None else (first, layer)))
         elif layer.reads not in same:
             refused[layer.node] = "the original has nothing of that name and shape to fit it to"
+    for parts in (made.factors for made in chosen if made.factors):
+        refused.pop(parts[0].node, None)
     refused = {name: why for name, why in refused.items() if _has_changed(rewritten, name, same)}
-    surroundings = _Surroundings(original, rewritten, before, after, [made for made, _ in chosen])
-    refits = tuple(surroundings.refit(layer, reference) for layer, reference in chosen)
+    surroundings = _Surroundings(original, rewritten, before, after, chosen)
+    refits = tuple(surroundings.refit(made) for made in chosen)
     # The bias of a MatMul stands behind it: with its weights, what the node itself writes changes.
-    touched = {t.name for layer, _ in chosen for t in rewritten.node(layer.node).outputs}
+    fitted = [layer for made in chosen for layer in made.factors or (made.layer,)]
+    touched = {t.name for layer in fitted for t in rewritten.node(layer.node).outputs}
     return Refits(refits, refused, _same_tensors(original, rewritten, touched))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A layer to re-fit, its reference, and the two that it stands for."""
+
+    layer: Layer
+    reference: Layer | None
+    factors: tuple[Layer, Layer] | None
 
 
 Behind = Mapping[str, tuple[Activation, str, frozenset[str]]]
@@ -239,15 +261,20 @@ class _Surroundings:
         rewritten: Graph,
         before: Behind,
         after: Behind,
-        chosen: Iterable[Layer],
+        chosen: Sequence[_Chosen],
     ) -> None:
         self._original, self._rewritten = original, rewritten
         self._before, self._after = before, after
-        self._order = {layer.writes: index for index, layer in enumerate(chosen)}
+        self._order = {
+            layer.writes: index
+            for index, made in enumerate(chosen)
+            for layer in made.factors or (made.layer,)
+        }
         self._latest = self._latest_refits()
 
-    def refit(self, layer: Layer, reference: Layer | None) -> Refit:
+    def refit(self, made: _Chosen) -> Refit:
         """The layer with what stands behind it."""
+        layer = made.layer
         tensor = layer.writes
         added = self._sum(tensor, layer)
         tensor = tensor if added is None else added.writes
@@ -261,18 +288,20 @@ class _Surroundings:
             and not any(_differs_by_channel(found[0]) for found in (before, after))
         )
         if before is None or after is None or not known:
-            return Refit(layer, reference, None, None, added, None, False, False)
+            none_behind = (None, None, added, None, False, False)
+            return Refit(layer, made.reference, *none_behind, made.factors)
         joined = self._sum(after[1], layer)
         end = after[1] if joined is None else joined.writes
         return Refit(
             layer,
-            reference,
+            made.reference,
             before[0],
             after[0],
             added,
             joined,
             offset_is_free=self._is_absorbed(end, _MOVES_DATA | {"Add", "Sub"}),
             gain_is_free=joined is None and self._is_absorbed(end, _MOVES_DATA | {"Mul"}),
+            factors=made.factors,
         )
 
     def _sum(self, tensor: str, layer: Layer) -> Sum | None:

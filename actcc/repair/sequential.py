@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,11 +22,15 @@ from actcc.graph import Array, Graph
 from actcc.progress import Advance
 from actcc.repair.biases import with_own_biases
 from actcc.repair.execution import Execution, Feeds
+from actcc.repair.factors import cut
 from actcc.repair.fitting import ALL_STEPS, Fitted, Problem, Rows, Steps, fit, merge
-from actcc.repair.layers import count_positions, find_layers, rows_of, targets_of
+from actcc.repair.layers import Layer, count_positions, find_layers, rows_of, targets_of
 from actcc.repair.refits import Refit, Refits, plan_refits
 from actcc.repair.store import TensorStore
 from actcc.tasks import default_workers
+
+# A layer, its weights and its bias; None where the bias stays.
+NewWeights: TypeAlias = tuple[Layer, Array, "Array | None"]
 
 DEFAULT_MEMORY = 2 << 30
 _ROWS_A_COLUMN = 12
@@ -109,7 +114,7 @@ def repair(
     plan = plan_refits(original, rewritten)
     repaired = with_own_biases(rewritten, [refit.layer.writes for refit in plan.refits])
     layers, _ = find_layers(repaired)
-    refits = [replace(refit, layer=layers[refit.layer.writes]) for refit in plan.refits]
+    refits = [refit.on(layers) for refit in plan.refits]
     if not steps.joined:
         refits = [refit.alone for refit in refits]
     plan = replace(plan, refits=tuple(refits))
@@ -167,7 +172,7 @@ class _Sweep:
         self._seed = seed
         self._theirs = Execution(original, samples, store, pool)
         self._ours = Execution(repaired, samples, store, pool, self._theirs, plan.same)
-        self._fitted: list[tuple[Refit, Fitted]] = []
+        self._fitted: list[NewWeights] = []
         self.figures: list[LayerFigures] = []
         self.refused: dict[str, str] = {}
         for refit in plan.refits:
@@ -194,24 +199,29 @@ class _Sweep:
         if not all(np.isfinite(v).all() for v in (found.matrix, found.offset, found.missed[1])):
             self.refused[layer.node] = "its values are too large to be fitted"
             return
-        self._ours.set_weight(layer.weight, layer.tensor(found.matrix))
-        if layer.bias is not None:
-            self._ours.set_weight(layer.bias, layer.vector(found.offset))
-        self._fitted.append((refit, found))
+        for layer_and_weights in _new_weights(refit, rows, found):
+            self._store(*layer_and_weights)
         whole = max(found.wanted, 1e-30)
         before, after = (float(share) for share in found.missed / whole)
         self.figures.append(LayerFigures(layer.node, (before, after)))
 
     def result(self) -> Graph:
         """The network with its new weights."""
-        for refit, found in self._fitted:
-            layer = refit.layer
+        for layer, weights, bias in self._fitted:
             node = self._repaired.node(layer.node)
-            self._repaired.set_input(node, 1, layer.tensor(found.matrix))
+            self._repaired.set_input(node, 1, weights)
+            if bias is None:
+                continue
             node = self._repaired.node(layer.adds or layer.node)
             index = [tensor.name for tensor in node.inputs].index(layer.bias)
-            self._repaired.set_input(node, index, layer.vector(found.offset))
+            self._repaired.set_input(node, index, bias)
         return self._repaired
+
+    def _store(self, layer: Layer, weights: Array, bias: Array | None) -> None:
+        self._ours.set_weight(layer.weight, weights)
+        if layer.bias is not None and bias is not None:
+            self._ours.set_weight(layer.bias, bias)
+        self._fitted.append((layer, weights, bias))
 
     def _rows(self, refit: Refit) -> Rows:
         layer = refit.layer
@@ -230,7 +240,7 @@ class _Sweep:
     def _positions(self, refit: Refit, index: int, there_are: int, wanted: int) -> Array:
         if there_are <= wanted:
             return np.arange(there_are)
-        generator = np.random.default_rng((self._seed, len(self._fitted), index))
+        generator = np.random.default_rng((self._seed, len(self.figures), index))
         return np.sort(generator.choice(there_are, wanted, replace=False))
 
     def _rows_of_sample(self, refit: Refit, index: int, positions: Array) -> Rows:
@@ -263,6 +273,16 @@ def _fit(problem: Problem) -> Fitted:
     """What overflows on the way is seen by its result, which is not finite then."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return fit(problem)
+
+
+def _new_weights(refit: Refit, rows: Rows, found: Fitted) -> list[NewWeights]:
+    """What a fit makes of the layer, or of the two that it stands for."""
+    layer = refit.layer
+    if refit.factors is None:
+        return [(layer, layer.tensor(found.matrix), layer.vector(found.offset))]
+    first, second = refit.factors
+    into, out, lost = cut(first, second, rows.inputs, found.matrix)
+    return [(first, into, None), (second, out, second.vector(found.offset + lost))]
 
 
 def _original_reads(refit: Refit) -> list[str]:

@@ -67,6 +67,12 @@ class Window:
         """Inputs of one channel under one output."""
         return math.prod(self.kernel)
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each output reads the inputs of its own position alone."""
+        pads = self.pads or (0,) * len(self.kernel)
+        return self.taps == 1 and set(self.strides) <= {1} and not any(pads)
+
     def rows(self, values: Array, positions: Array, shape: Sequence[int], groups: int) -> Array:
         """Inputs under outputs: [groups, rows, channels of a group · taps].
 

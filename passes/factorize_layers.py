@@ -1,0 +1,194 @@
+"""A layer as two with few channels between them; two linear layers through fewer channels.
+
+    W ∗ x + b              →   W₂ · (W₁ ∗ x) + b        W ≈ W₂·W₁, of rank r
+    W₂ · (W₁ ∗ x + b₁) + b₂  →   the same with r channels between
+
+A k×k convolution becomes k×k to r channels and 1×1 (Zhang et al. 2016, section 3.1), a fully
+connected layer two of them (Sainath et al. 2013). Where weights have to come from slow memory, as
+those of a classifier, the two are that much faster as they are smaller. Starts from the singular
+value decomposition of W; the repair takes the r directions in which what the layer gives on
+calibration data varies most. Approximate, bound by the budget.
+
+Requires: constant weights in one group; fewer products than before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from actcc.blocks import Link, find_chains
+from actcc.errors import PassError
+from actcc.graph import Array, Graph
+from actcc.linear import (
+    MOST_DIRECTIONS,
+    Axis,
+    Convolution,
+    FullyConnected,
+    Obstacle,
+    Types,
+    as_operands,
+    compose_maps,
+    composition_inside,
+    convolution_of,
+    element_of,
+    factors,
+    fully_connected,
+    on_axes,
+    types_in_every_run,
+)
+from actcc.pass_api import Pass, rewrite
+from actcc.site import Candidate, Fact, Refusal, Site
+from actcc.targets import Target
+
+# Of the rank at which nothing is gained.
+_SHARES = (0.7, 0.55, 0.4)
+_SHARES_OF_PAIRS = (0.85, 0.7, 0.55)
+# Devices compute channels in groups of as many.
+_GRANULE = 16
+_LEAST_RANK = 32
+
+_Layer = Convolution | FullyConnected
+
+
+@rewrite("factorize-layers")
+class FactorizeLayers(Pass):
+    """Layer  →  two of low rank; two linear layers  →  the same with fewer channels between."""
+
+    def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
+        """One site for each layer, then one for each two with nothing between."""
+        types = types_in_every_run(graph)
+        for chain in find_chains(graph):
+            for link in chain:
+                yield from _site(graph, [link], types)
+            for first, second in pairwise(chain):
+                if first.is_bare and first.nodes == first.nodes[: first.own]:
+                    yield from _site(graph, [first, second], types)
+
+    def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
+        """Some ranks below that at which nothing is gained."""
+        for rank in sorted(_ranks(site), reverse=True):
+            yield Candidate(f"rank {rank}")
+
+    def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
+        """Write the two layers of the best approximation of that rank."""
+        types = types_in_every_run(graph)
+        names = str(site.facts["layers"]).split("\n")
+        found = _read(graph, names, types)
+        if isinstance(found, Obstacle):
+            raise PassError(f"site '{site.id}' cannot be rewritten any more: {found.reason}")
+        rank = int(candidate.name.removeprefix("rank "))
+        if isinstance(found, Convolution):
+            _write_convolutions(graph, site, found, rank)
+        else:
+            _write_products(graph, site, found, rank)
+
+
+def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | Refusal]:
+    last = links[-1]
+    subject = last.gives if len(links) == 1 else f"{last.gives} ({len(links)} layers)"
+    names = [link.layer for link in links]
+    found = _read(graph, names, types)
+    if isinstance(found, Obstacle):
+        yield Refusal(subject, found.reason)
+        return
+    columns, outputs = _matrix(found).shape
+    if min(columns, outputs) > MOST_DIRECTIONS:
+        yield Refusal(subject, f"{columns} × {outputs} weights are too many to decompose")
+        return
+    between = 0 if len(links) == 1 else _width(graph, links[0], types)
+    limit = between or columns * outputs / (columns + outputs)
+    if limit * _SHARES[0] < _LEAST_RANK:
+        yield Refusal(subject, f"below rank {limit:.0f} it would be smaller, which is too little")
+        return
+    nodes = [name for link in links for name in link.nodes[: link.own]]
+    facts: dict[str, Fact] = {"layers": "\n".join(names), "limit": limit, "pair": len(links) > 1}
+    yield Site(nodes, links[0].reads, last.gives, ", ".join(k.op for k in links), facts, subject)
+
+
+def _ranks(site: Site) -> set[int]:
+    shares = _SHARES_OF_PAIRS if site.facts["pair"] else _SHARES
+    rounded = {round(float(site.facts["limit"]) * share / _GRANULE) * _GRANULE for share in shares}
+    return {rank for rank in rounded if rank >= _LEAST_RANK}
+
+
+def _read(graph: Graph, names: Sequence[str], types: Types) -> _Layer | Obstacle:
+    """The layer, or the composition of two, as one map."""
+    found = [_layer(graph, name, types) for name in names]
+    last = found[-1]
+    if len(found) == 1:
+        return last
+    first = found[0]
+    if isinstance(first, Obstacle):
+        return first
+    if isinstance(first, Convolution) and isinstance(last, Convolution):
+        if not _is_pointwise(last):
+            return Obstacle("the second layer maps several positions")
+        return composition_inside(first, last)
+    if isinstance(first, FullyConnected) and isinstance(last, FullyConnected):
+        return FullyConnected(
+            (*first.nodes, *last.nodes),
+            first.source,
+            last.result,
+            compose_maps(first.map, last.map),
+            last.element,
+        )
+    return last if isinstance(last, Obstacle) else Obstacle("layers of two kinds")
+
+
+def _layer(graph: Graph, name: str, types: Types) -> _Layer | Obstacle:
+    node = graph.node(name)
+    if node.op in ("Gemm", "MatMul"):
+        return fully_connected(graph, node, types)
+    if node.op != "Conv":
+        return Obstacle(f"it is a {node.op}")
+    found = convolution_of(graph, node, types)
+    if isinstance(found, Convolution) and found.groups > 1:
+        return Obstacle("it has groups")
+    return found
+
+
+def _is_pointwise(layer: Convolution) -> bool:
+    return layer.weights[0, 0].size == 1 and not any(layer.pads) and set(layer.strides) <= {1}
+
+
+def _width(graph: Graph, link: Link, types: Types) -> int:
+    """Channels that a layer writes."""
+    found = _layer(graph, link.layer, types)
+    return 0 if isinstance(found, Obstacle) else _matrix(found).shape[1]
+
+
+def _matrix(layer: _Layer) -> Array:
+    """Weights [columns, outputs]."""
+    if isinstance(layer, FullyConnected):
+        return layer.map.weights
+    rows: Array = layer.weights.reshape(layer.outputs, -1).T
+    return rows
+
+
+def _write_convolutions(graph: Graph, site: Site, layer: Convolution, rank: int) -> None:
+    into, out = factors(_matrix(layer), rank)
+    element = element_of(graph, graph.node(str(site.facts["layers"]).split("\n")[-1]))
+    kernel = layer.weights.shape[1:]
+    first = on_axes(into.T.reshape(rank, *kernel), np.zeros(rank), layer.axes, groups=1)
+    wide = out.T.reshape(layer.outputs, rank, *[1] * layer.rank)
+    second = on_axes(wide, layer.bias, [Axis(1)] * layer.rank, groups=1)
+    source = graph.tensor(site.reads)
+    inputs, attributes = as_operands(graph, first, source, element, f"{site.writes}_into")
+    between = graph.insert("Conv", inputs, **attributes)
+    inputs, attributes = as_operands(graph, second, between, element, f"{site.writes}_out")
+    graph.replace(site, "Conv", inputs, **attributes)
+
+
+def _write_products(graph: Graph, site: Site, layer: FullyConnected, rank: int) -> None:
+    into, out = (part.astype(layer.element) for part in factors(layer.map.weights, rank))
+    bias = graph.initializer(f"{site.writes}_bias", layer.map.bias.astype(layer.element))
+    first = graph.initializer(f"{site.writes}_into", into)
+    second = graph.initializer(f"{site.writes}_out", out)
+    between = graph.insert(layer.nodes[0].op, [layer.source, first])
+    if layer.is_gemm:
+        graph.replace(site, "Gemm", [between, second, bias])
+    else:
+        graph.replace(site, "Add", [graph.insert("MatMul", [between, second]), bias])

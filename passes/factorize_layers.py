@@ -98,8 +98,9 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
     if min(columns, outputs) > MOST_DIRECTIONS:
         yield Refusal(subject, f"{columns} × {outputs} weights are too many to decompose")
         return
-    between = 0 if len(links) == 1 else _width(graph, links[0], types)
-    limit = between or columns * outputs / (columns + outputs)
+    limit = columns * outputs / (columns + outputs)
+    if len(links) > 1:
+        limit = min(_width(graph, links[0], types), columns, outputs)
     if limit * _SHARES[0] < _LEAST_RANK:
         yield Refusal(subject, f"below rank {limit:.0f} it would be smaller, which is too little")
         return

@@ -11,7 +11,7 @@ it was fitted to its outputs lose least.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from actcc.repair.layer import Layer, same_geometry
 # Of the mean diagonal of the rows' second moments: directions in which calibration data never
 # varies are not free.
 _REGULARISATION = 0.3
+_SMALLEST = 1e-12
 
 
 def first_factor(
@@ -83,21 +84,35 @@ def composed(first: Layer, second: Layer) -> Layer:
     return replace(whole, weights=whole.tensor(matrix))
 
 
-def cut(first: Layer, second: Layer, rows: Array, matrix: Array) -> tuple[Array, Array, Array]:
-    """Weights of both layers, as their nodes hold them, and what the second one's bias gains.
+@dataclass(frozen=True)
+class Cut:
+    """Two layers that stand for one.
+
+    Attributes:
+        first, second: their weights, as the nodes hold them.
+        shift: what the bias of the second gains, [1, outputs].
+        energy: of what is lost of the one layer's outputs, summed over outputs.
+    """
+
+    first: Array
+    second: Array
+    shift: Array
+    energy: float
+
+
+def cut(first: Layer, second: Layer, rows: Array, matrix: Array) -> Cut:
+    """The layer that both stand for, cut back to their rank.
 
     Args:
         rows: what the first reads, [1, rows, columns].
-        matrix: of the layer that both stand for, [1, columns, outputs].
-
-    Returns:
-        Weights of the first and of the second, and [1, outputs].
+        matrix: of that layer, [1, columns, outputs].
     """
     mean = rows[0].mean(axis=0, dtype=np.float64)
-    centred = (rows[0] - mean.astype(np.float32)).astype(np.float32)
+    centred = rows[0] - mean.astype(np.float32)
     moments = (centred.T @ centred).astype(np.float64) / max(len(centred), 1)
     level = float(np.diagonal(moments).mean())
-    moments += (_REGULARISATION * level + 1e-12) * np.eye(len(moments))
-    into, out = factors(matrix[0], first.outputs, moments)
-    lost = mean @ (matrix[0] - into @ out)
-    return first.tensor(into[None]), second.tensor(out[None]), lost[None]
+    penalty = (_REGULARISATION * level + _SMALLEST) * np.eye(len(moments))
+    into, out = factors(matrix[0], first.outputs, moments + penalty)
+    lost = matrix[0] - into @ out
+    energy = float(np.einsum("co,cd,do->", lost, moments, lost, optimize=True))
+    return Cut(first.tensor(into[None]), second.tensor(out[None]), (mean @ lost)[None], energy)

@@ -199,10 +199,10 @@ class _Sweep:
         if not all(np.isfinite(v).all() for v in (found.matrix, found.offset, found.missed[1])):
             self.refused[layer.node] = "its values are too large to be fitted"
             return
-        for layer_and_weights in _new_weights(refit, rows, found):
-            self._store(*layer_and_weights)
+        lost = self._take(refit, rows, found)
         whole = max(found.wanted, 1e-30)
         before, after = (float(share) for share in found.missed / whole)
+        after += lost / whole
         self.figures.append(LayerFigures(layer.node, (before, after)))
 
     def result(self) -> Graph:
@@ -216,6 +216,18 @@ class _Sweep:
             index = [tensor.name for tensor in node.inputs].index(layer.bias)
             self._repaired.set_input(node, index, bias)
         return self._repaired
+
+    def _take(self, refit: Refit, rows: Rows, found: Fitted) -> float:
+        """Use what was found; gives the energy that is lost where two layers stand for one."""
+        layer = refit.layer
+        if refit.factors is None:
+            self._store(layer, layer.tensor(found.matrix), layer.vector(found.offset))
+            return 0.0
+        first, second = refit.factors
+        halves = cut(first, second, rows.inputs, found.matrix)
+        self._store(first, halves.first, None)
+        self._store(second, halves.second, second.vector(found.offset + halves.shift))
+        return halves.energy
 
     def _store(self, layer: Layer, weights: Array, bias: Array | None) -> None:
         self._ours.set_weight(layer.weight, weights)
@@ -273,16 +285,6 @@ def _fit(problem: Problem) -> Fitted:
     """What overflows on the way is seen by its result, which is not finite then."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return fit(problem)
-
-
-def _new_weights(refit: Refit, rows: Rows, found: Fitted) -> list[NewWeights]:
-    """What a fit makes of the layer, or of the two that it stands for."""
-    layer = refit.layer
-    if refit.factors is None:
-        return [(layer, layer.tensor(found.matrix), layer.vector(found.offset))]
-    first, second = refit.factors
-    into, out, lost = cut(first, second, rows.inputs, found.matrix)
-    return [(first, into, None), (second, out, second.vector(found.offset + lost))]
 
 
 def _original_reads(refit: Refit) -> list[str]:

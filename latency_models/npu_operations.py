@@ -11,6 +11,7 @@ from actcc.activations import Match, find_activations
 from actcc.errors import PricingError
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.macs import contraction
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.latency_models.npu_layouts import Layouts, stored_orders
 from actcc.latency_models.npu_program import HOST, Operation, Program
 from actcc.latency_models.npu_settings import ActivationRule, NpuSettings
@@ -19,7 +20,6 @@ from actcc.memory import compile_time_tensors
 _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
 _ONE_OPERAND = frozenset({"Abs", "Neg"})
 _ELEMENTWISE = _TWO_OPERANDS | _ONE_OPERAND | {"Sum", "Div"}
-_ONNX_DOMAINS = (None, "", "ai.onnx")
 # They take the elements in the order in which they lie.
 _IN_ORDER = frozenset({"Reshape", "Flatten"})
 # TFLite fixes the scale of their results, and the operands of a Concat have one in common.
@@ -199,7 +199,7 @@ class _Lowering:
                 f"node '{node.name}' ({node.op}) holds a subgraph, whose cost depends on the data; "
                 "measure this model on the device, or remove the control flow"
             )
-        if node.domain not in _ONNX_DOMAINS:
+        if node.domain not in ONNX_DOMAINS:
             raise PricingError(
                 f"node '{node.name}': neither the NPU nor its host knows the operator "
                 f"{node.domain}.{node.op}; write it with ONNX operators"

@@ -21,7 +21,7 @@ from onnx import shape_inference
 
 from actcc.errors import ModelError
 from actcc.graph import Array, Graph, Node
-from actcc.graph.operators import PRECISION, RANDOM
+from actcc.graph.operators import ONNX_DOMAINS, PRECISION, RANDOM
 from actcc.graph.shapes import type_of
 from actcc.pass_api import NormalizingPass
 from actcc.runtime import run, session
@@ -83,7 +83,7 @@ class _Folder:
 
     def _may_fold(self, node: Node) -> bool:
         graph = self._graph
-        if node.domain not in (None, "", "ai.onnx") or node.op in _NEVER or not node.inputs:
+        if node.domain not in ONNX_DOMAINS or node.op in _NEVER or not node.inputs:
             return False
         return not any(
             graph.is_output(tensor) or graph.is_read_in_subgraph(tensor) for tensor in node.outputs

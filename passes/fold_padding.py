@@ -21,6 +21,7 @@ import numpy as np
 
 from actcc.activations.ranges import ValueRanges
 from actcc.graph import Graph, Node
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.linear.linear_layer import only_read_by
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
@@ -119,7 +120,7 @@ def _foldable(graph: Graph, pad: Node, readers: Sequence[Node]) -> _Padding | st
 
 def _is_layer(reader: Node, pad: Node) -> bool:
     reads = [index for index, tensor in enumerate(reader.inputs) if tensor is pad.outputs[0]]
-    return reader.op in _LAYERS and reader.domain in (None, "", "ai.onnx") and reads == [0]
+    return reader.op in _LAYERS and reader.domain in ONNX_DOMAINS and reads == [0]
 
 
 def _obstacle_of(graph: Graph, pad: Node, reader: Node, padding: _Padding) -> str:

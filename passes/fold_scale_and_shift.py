@@ -274,7 +274,7 @@ def _reads_data(reader: Node, read: Tensor) -> bool:
     """Whether a layer reads a tensor as its data, and as nothing else."""
     positions = [i for i, tensor in enumerate(reader.inputs) if tensor is read]
     transposed = bool(reader.attrs.get("transA", 0))
-    is_layer = reader.op in CONTRACTIONS and reader.domain in (None, "", "ai.onnx")
+    is_layer = reader.op in CONTRACTIONS and reader.domain in ONNX_DOMAINS
     return is_layer and positions == [0] and not transposed
 
 

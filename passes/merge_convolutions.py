@@ -19,6 +19,7 @@ import numpy as np
 
 from actcc.errors import PassError
 from actcc.graph import Graph, Node
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.linear import (
     Convolution,
     Obstacle,
@@ -53,7 +54,7 @@ class MergeConvolutions(Pass):
         types = types_in_every_run(graph)
         for second in graph.nodes("Conv"):
             first = graph.producer(second.inputs[0])
-            if first is None or first.op != "Conv" or first.domain not in (None, "", "ai.onnx"):
+            if first is None or first.op != "Conv" or first.domain not in ONNX_DOMAINS:
                 continue
             problem = _obstacle(graph, first, second, types)
             if problem:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from actcc.graph import Graph, Node
-from actcc.graph.operators import PRECISION, RANDOM
+from actcc.graph.operators import ONNX_DOMAINS, PRECISION, RANDOM
 from actcc.pass_api import NormalizingPass
 
 _NEVER = RANDOM | PRECISION | {"Constant", "Identity", "If", "Loop", "Scan"}
@@ -68,7 +68,7 @@ def _key(graph: Graph, node: Node, sources: dict[str, str]) -> Hashable | None:
     Args:
         sources: of tensors that hold the same, the name that stands for all of them.
     """
-    if node.domain not in (None, "", "ai.onnx") or node.op in _NEVER or not node.inputs:
+    if node.domain not in ONNX_DOMAINS or node.op in _NEVER or not node.inputs:
         return None
     if node.attrs.get("training_mode", 0) or any(
         isinstance(value, gs.Graph) for value in node.attrs.values()

@@ -20,6 +20,7 @@ from collections import Counter
 import numpy as np
 
 from actcc.graph import Graph, Node
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.pass_api import NormalizingPass
 from actcc.site import Site
 
@@ -47,7 +48,7 @@ class RemoveIdentity(NormalizingPass):
 
 
 def _passes_through(graph: Graph, node: Node) -> bool:
-    if node.domain not in (None, "", "ai.onnx") or not node.inputs or node.inputs[0].is_empty():
+    if node.domain not in ONNX_DOMAINS or not node.inputs or node.inputs[0].is_empty():
         return False
     source, result = node.inputs[0], node.outputs[0]
     if node.op == "Identity":

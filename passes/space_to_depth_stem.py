@@ -22,6 +22,7 @@ import numpy as np
 
 from actcc.errors import PassError
 from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.linear.linear_layer import linear_layer, only_read_by
 from actcc.pass_api import Pass, rewrite
 from actcc.site import Candidate, Refusal, Site
@@ -97,7 +98,7 @@ def _spread(weights: Array, phases: _Phases) -> Array:
 
 def _phases(graph: Graph, tensor: Tensor) -> _Phases | None:
     writer = graph.producer(tensor)
-    if writer is None or writer.domain not in (None, "", "ai.onnx"):
+    if writer is None or writer.domain not in ONNX_DOMAINS:
         return None
     if writer.op == "SpaceToDepth":
         step = int(writer.attrs["blocksize"])

@@ -16,6 +16,7 @@ import numpy as np
 
 from actcc.activations.functions import Activation
 from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 
 JOIN = "Concat"
 _MAXIMA = frozenset({"MaxPool", "GlobalMaxPool"})
@@ -45,7 +46,7 @@ _SIGNED = frozenset({"LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Har
 
 def moves_data(node: Node) -> bool:
     """Whether the node computes no number of its own: its results are elements of its data."""
-    return node.domain in (None, "", "ai.onnx") and (node.op in _MOVES_DATA or node.op in _MAXIMA)
+    return node.domain in ONNX_DOMAINS and (node.op in _MOVES_DATA or node.op in _MAXIMA)
 
 
 def moved_data(node: Node) -> list[Tensor]:

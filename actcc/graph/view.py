@@ -15,13 +15,12 @@ from actcc.errors import ModelError, PassError
 from actcc.graph import order
 from actcc.graph.export import Header, constant_values, from_proto, to_frame, to_proto
 from actcc.graph.files import read_model, tensor_bytes, write_model
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.graph.shapes import Shape, TensorType, declared_types, infer_types
 
 Node: TypeAlias = gs.Node
 Tensor: TypeAlias = gs.Tensor
 Array: TypeAlias = "np.ndarray[Any, Any]"
-
-_ONNX_DOMAINS = (None, "", "ai.onnx")
 
 
 class View:
@@ -188,7 +187,7 @@ class View:
         """
         order.sort_nodes(self._surgeon)
         for node in list(self._surgeon.nodes):
-            if op is not None and (node.op != op or node.domain not in _ONNX_DOMAINS):
+            if op is not None and (node.op != op or node.domain not in ONNX_DOMAINS):
                 continue
             if all(self._argument_is(node, name, value) for name, value in arguments.items()):
                 yield node
@@ -294,7 +293,7 @@ class View:
             custom = {
                 tensor.name: self._hints[tensor.name]
                 for node in self._surgeon.nodes
-                if node.domain not in _ONNX_DOMAINS or _holds_subgraph(node)
+                if node.domain not in ONNX_DOMAINS or _holds_subgraph(node)
                 for tensor in node.outputs
                 if tensor.name in self._hints
             }

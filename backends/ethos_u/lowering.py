@@ -19,9 +19,9 @@ from actcc.backends.ethos_u.network import FlatNetwork
 from actcc.backends.ethos_u.ranges import tensor_quantizations
 from actcc.errors import PricingError
 from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.memory import compile_time_tensors
 
-_ONNX_DOMAINS = (None, "", "ai.onnx")
 _RULES: Mapping[str, Callable[[Builder, Step], None]] = MappingProxyType(
     {**contractions.RULES, **elementwise.RULES, **pooling.RULES, **shapes.RULES}
 )
@@ -81,7 +81,7 @@ class _Lowering:
 
     def _lower(self, node: Node) -> None:
         rule = _RULES.get(node.op)
-        if rule is None or node.domain not in _ONNX_DOMAINS:
+        if rule is None or node.domain not in ONNX_DOMAINS:
             raise PricingError(
                 f"node '{node.name}': the operator {node.op} is not lowered to int8 TFLite"
             )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from actcc.graph import Array, Graph, Node
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.repair.distill.arithmetic import ARITHMETIC
 from actcc.repair.distill.movement import MOVEMENT
 from actcc.repair.distill.reading import Function, Reading, UntranslatableError
@@ -115,7 +116,7 @@ def _value(name: str, *sources: Mapping[str, torch.Tensor]) -> torch.Tensor | No
 
 def _step(graph: Graph, node: Node) -> Step:
     factory = OPERATORS.get(node.op)
-    if factory is None or node.domain not in (None, "", "ai.onnx"):
+    if factory is None or node.domain not in ONNX_DOMAINS:
         raise UntranslatableError(f"{node.op} is not in the table of operators")
     reads = tuple("" if tensor.is_empty() else str(tensor.name) for tensor in node.inputs)
     writes = tuple(str(tensor.name) for tensor in node.outputs)

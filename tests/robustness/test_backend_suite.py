@@ -18,10 +18,10 @@ def failures(cases: Sequence[BackendCase]) -> list[str]:
     return [f"{o.case} on {o.target}: {o.detail}" for o in outcomes if o.kind == "failed"]
 
 
-def test_forty_cases_are_rewritten_with_equal_outputs_or_come_back_as_they_are(
+def test_twenty_cases_are_rewritten_with_equal_outputs_or_come_back_as_they_are(
     cases: list[BackendCase],
 ) -> None:
-    assert failures([case for case in cases[::51] if not case.name.startswith("real/")]) == []
+    assert failures([case for case in cases[::101] if not case.name.startswith("real/")]) == []
 
 
 def test_the_suite_is_as_large_as_it_was_thought_to_be(cases: list[BackendCase]) -> None:

@@ -284,9 +284,7 @@ def find_sites(
     return Survey(tuple(offered), tuple(refused))
 
 
-def sites_of(
-    graph: Graph, found: Pass, samples: SampleSet | None = None
-) -> list[Site | Refusal]:
+def sites_of(graph: Graph, found: Pass, samples: SampleSet | None = None) -> list[Site | Refusal]:
     """What one pass finds, with ids; a site without a kind is called after its operators.
 
     Args:

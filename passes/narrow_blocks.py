@@ -6,8 +6,8 @@ with depthwise layers in between, of which the channels J stay too. The block ke
 its activations, and every tensor its name (channel pruning without training: He, Zhang and Sun
 2017). Which units stay is decided on calibration samples by backward elimination: the unit goes
 whose loss the others make up for best, again and again (Hassibi and Stork 1993; see
-`actcc.linear.elimination`), so that narrower candidates keep some of what wider ones keep. Where the
-last layer has a kernel, its taps are taken for outputs that know nothing of each other. Without
+`actcc.linear.elimination`), so that narrower candidates keep some of what wider ones keep. Where
+the last layer has a kernel, its taps are taken for outputs that know nothing of each other. Without
 samples, and beyond 4096 units, those stay whose weights are the largest: ‖W₁[j]‖·‖W₂[:, j]‖.
 Approximate, bound by the budget; what is left is fitted by the repair to what the block gave.
 
@@ -74,7 +74,8 @@ class NarrowBlocks(Pass):
         """A share of the units, in whole groups of channels."""
         widths = _widths(int(site.facts["units"]))
         if not widths:
-            yield Refusal("fewer units", f"{site.facts['units']} units are too few to leave out any")
+            reason = f"{site.facts['units']} units are too few to leave some out"
+            yield Refusal("fewer units", reason)
         for name in widths:
             yield Candidate(name)
 

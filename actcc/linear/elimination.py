@@ -7,9 +7,9 @@ the other units give re-fitted, the least that is lost is
 
 after which W and C⁻¹ are those of the units that are left (Hassibi and Stork 1993, section 3, with
 the squared error of a layer's output as the loss, as in Frantar and Alistarh 2022, section 4). The
-unit of the least loss goes, again and again, so that one order serves all widths: a unit that others
-can stand for goes early, however large its weights are (He et al. 2017 select channels by the same
-error, one width at a time).
+unit of the least loss goes, again and again, so that one order serves all widths: a unit that
+others can stand for goes early, however large its weights are (He et al. 2017 select channels by
+the same error, one width at a time).
 """
 
 from __future__ import annotations

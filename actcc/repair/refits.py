@@ -22,6 +22,7 @@ from actcc.activations import Activation, recognise
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
 from actcc.repair.layers import Layer, find_layers, same_geometry
+from actcc.repair.narrowed import ALL_CHANNELS, Kept, Narrowing
 
 # A constant that is added passes through these, and so does a positive factor a channel.
 _MOVES_DATA = frozenset(
@@ -68,8 +69,9 @@ class Refit:
 
     Attributes:
         layer: as the rewritten network has it.
-        reference: the same layer of the original network; None for one that a rewrite made, which
-            is fitted for the tensor that the original has under the name of its outputs.
+        reference: the same layer of the original network, with the channels that the layer has;
+            None for one that a rewrite made, which is fitted for the tensor that the original has
+            under the name of its outputs.
         before: activation behind it in the original network; None where none is known.
         after: activation behind it in the rewritten network.
         added: Add before the activation, or before nothing.
@@ -77,6 +79,7 @@ class Refit:
         offset_is_free: a constant that the activation's outputs are off by is absorbed by layers
             that are re-fitted later.
         gain_is_free: so is a factor.
+        kept: channels of the original's tensors that the layer reads and writes.
     """
 
     layer: Layer
@@ -87,6 +90,7 @@ class Refit:
     joined: Sum | None
     offset_is_free: bool
     gain_is_free: bool
+    kept: Kept = ALL_CHANNELS
 
     @property
     def swapped(self) -> bool:
@@ -103,7 +107,8 @@ class Refit:
         """The same, but for what Adds behind the layer make of its outputs."""
         if self.added is None:
             return replace(self, joined=None)
-        return Refit(self.layer, self.reference, None, None, None, None, False, False)
+        bare = Refit(self.layer, self.reference, None, None, None, None, False, False)
+        return replace(bare, kept=self.kept)
 
     @property
     def pre_activation(self) -> str:
@@ -130,25 +135,33 @@ def plan_refits(original: Graph, rewritten: Graph) -> Refits:
     references, _ = find_layers(original)
     before, after = _activations(original), _activations(rewritten)
     same = _same_tensors(original, rewritten, ())
-    chosen: list[tuple[Layer, Layer | None]] = []
+    passed_on = {name: entry[1] for name, entry in after.items() if before.get(name) == entry}
+    narrowing = Narrowing(same, passed_on)
+    chosen: list[tuple[Layer, Layer | None, Kept]] = []
     for name, layer in layers.items():
         swapped = _function(before, name) != _function(after, name) and name in after
         if layer.writes in same and not swapped:
             continue
         reference = references.get(name)
         if reference is not None and same_geometry(layer, reference):
-            chosen.append((layer, reference))
+            chosen.append((layer, reference, ALL_CHANNELS))
+        elif reference is not None and (part := narrowing.counterpart(layer, reference)):
+            if swapped or not narrowing.is_unchanged(name):
+                chosen.append((layer, *part))
         elif _is_computed(original, name) and _is_same_shape(
             original.shape(name), rewritten.shape(name)
         ):
-            chosen.append((layer, None))
+            chosen.append((layer, None, ALL_CHANNELS))
         elif layer.reads not in same:
             refused[layer.node] = "the original has nothing of that name and shape to fit it to"
     refused = {name: why for name, why in refused.items() if _has_changed(rewritten, name, same)}
-    surroundings = _Surroundings(original, rewritten, before, after, [made for made, _ in chosen])
-    refits = tuple(surroundings.refit(layer, reference) for layer, reference in chosen)
+    surroundings = _Surroundings(original, rewritten, before, after, [entry[0] for entry in chosen])
+    refits = tuple(
+        replace(surroundings.refit(layer, reference), kept=kept)
+        for layer, reference, kept in chosen
+    )
     # The bias of a MatMul stands behind it: with its weights, what the node itself writes changes.
-    touched = {t.name for layer, _ in chosen for t in rewritten.node(layer.node).outputs}
+    touched = {t.name for layer, *_ in chosen for t in rewritten.node(layer.node).outputs}
     return Refits(refits, refused, _same_tensors(original, rewritten, touched))
 
 

@@ -35,7 +35,7 @@ def elimination_order(covariance: Array, outgoing: Array, least: int) -> Array:
     inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
     # The losses depend on products of rows alone.
     wide = outgoing.shape[1] > len(outgoing)
-    weights = np.linalg.qr(outgoing.T, mode="r").T if wide else outgoing.astype(np.float64)
+    weights = _in_fewer_columns(outgoing) if wide else outgoing.astype(np.float64)
     left = np.arange(len(covariance))
     gone: list[int] = []
     while len(left) > least:
@@ -46,6 +46,12 @@ def elimination_order(covariance: Array, outgoing: Array, least: int) -> Array:
         left, weights = left[staying], weights[staying]
         inverse = inverse[np.ix_(staying, staying)]
     return np.array([*left, *reversed(gone)], np.int64)
+
+
+def _in_fewer_columns(rows: Array) -> Array:
+    """As many columns as rows, with the same products of rows: R of Rᵀ·Qᵀ."""
+    found: Array = np.linalg.qr(rows.T)[1].T
+    return found
 
 
 def _eliminate(inverse: Array, weights: Array, steps: int) -> tuple[list[int], Array, Array]:

@@ -116,7 +116,8 @@ def _rows(layer: Layer) -> list[bytes]:
 
 
 def _equal(layer: Layer, other: Layer) -> bool:
-    if (layer.biases is None) != (other.biases is None):
-        return False
-    biases = layer.biases is None or np.array_equal(layer.biases, other.biases)
-    return bool(biases and np.array_equal(layer.weights, other.weights))
+    if layer.biases is None or other.biases is None:
+        biased_alike = layer.biases is other.biases
+    else:
+        biased_alike = bool(np.array_equal(layer.biases, other.biases))
+    return biased_alike and bool(np.array_equal(layer.weights, other.weights))

@@ -84,18 +84,26 @@ def _rewritten(
     passes = [p for p in select_passes(None, plugins, also=sorted(names)) if p.name in names]
     bound = original.with_input_shapes(plan.input_shapes)
     graph = normalize(bound, skip=plan.skip).graph
+    approximate = {site.pass_name for site in plan.rewritten if not _is_exact(site)}
+    observing = any(found.observes for found in passes if found.name in approximate)
+    samples = None
+    if observing and "calibration_samples" in plan.settings:
+        samples = _samples(bound, plan, calibration, preprocessing)
     places: dict[str, Site] = {}
     for found in passes:
-        places |= {s.id: s for s in sites_of(graph, found) if isinstance(s, Site)}
+        places |= {s.id: s for s in sites_of(graph, found, samples) if isinstance(s, Site)}
     chosen = [(_offered(site, places), site.chosen) for site in plan.rewritten]
     rewritten = apply_candidates(graph, passes, chosen)
-    if all(site.candidate(name).exact for site, name in chosen):
-        return rewritten
     method = RepairMethod.from_settings(plan.settings)
-    if method.name == "none":
+    if not approximate or method.name == "none":
         return rewritten
-    samples = _samples(bound, plan, calibration, preprocessing)
+    if samples is None:
+        samples = _samples(bound, plan, calibration, preprocessing)
     return method.run(graph, rewritten, samples, seed=plan.seed).graph
+
+
+def _is_exact(site: SitePlan) -> bool:
+    return all(candidate.exact for candidate in site.candidates if candidate.name == site.chosen)
 
 
 def _samples(

@@ -96,6 +96,13 @@ class Job:
         """No estimate starts after it: a plan that was not tried is worth nothing."""
         return self.deadline - TIME_FOR_TRIALS * self.effort.time_limit_s
 
+    @property
+    def fitted_samples(self) -> SampleSet | None:
+        """What passes observe, and what weights are re-fitted on; a plan names these samples."""
+        if self.data is None or self.data.calibration is None:
+            return None
+        return self.data.calibration.take(MOST_SAMPLES)
+
     def repaired(self, original: Graph, rewritten: Graph) -> Graph:
         """A rewritten network with its weights re-fitted on the calibration samples."""
         if self.data is None or self.data.calibration is None:
@@ -106,9 +113,9 @@ class Job:
     @property
     def repair_settings(self) -> dict[str, str]:
         """What a plan says of the repair: how, and on which samples."""
-        if not self.repairs or self.data is None or self.data.calibration is None:
+        calibration = self.fitted_samples
+        if calibration is None:
             return {"repair": "none"}
-        calibration = self.data.calibration.take(MOST_SAMPLES)
         return {
             **self.repair.settings,
             "calibration": calibration.source,

@@ -16,18 +16,22 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from actcc.errors import ActccError, PassError
 from actcc.graph import Graph, Interface, verify
 from actcc.site import Candidate, OfferedSite, Refusal, Site
 from actcc.targets import Target
 
+if TYPE_CHECKING:  # it loads users' files as passes are loaded
+    from actcc.calibration import SampleSet
+
 ENTRY_POINT_GROUP = "actcc.passes"
 _SIGNATURES = {
     "sites": ("self", "graph"),
     "candidates": ("self", "site", "target"),
     "apply": ("self", "graph", "site", "candidate"),
+    "observe": ("self", "graph", "sites", "samples"),
 }
 
 
@@ -49,6 +53,19 @@ class Pass(ABC):
     @abstractmethod
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Rewrite the site in place, through the graph's own methods."""
+
+    def observe(self, graph: Graph, sites: Sequence[Site], samples: SampleSet) -> Iterable[Site]:
+        """The same sites with facts that calibration samples tell, for `candidates` and `apply`.
+
+        Called between `sites` and `candidates` where there are samples, which have no labels. The
+        facts may depend on nothing else: a plan that is applied again learns them again.
+        """
+        return sites
+
+    @property
+    def observes(self) -> bool:
+        """Whether the samples tell it anything."""
+        return type(self).observe is not Pass.observe
 
 
 class NormalizingPass(ABC):
@@ -234,18 +251,24 @@ class Survey:
 
 
 def find_sites(
-    graph: Graph, passes: Sequence[Pass], target: Target, *, exact_only: bool = False
+    graph: Graph,
+    passes: Sequence[Pass],
+    target: Target,
+    *,
+    exact_only: bool = False,
+    samples: SampleSet | None = None,
 ) -> Survey:
     """Run `sites` and `candidates` of each pass.
 
     Args:
+        samples: for calibration; what passes observe on them is part of their sites' facts.
         exact_only: without calibration data only exact candidates are offered (rule 6).
     """
     offered: list[OfferedSite] = []
     refused: list[tuple[str, Refusal]] = []
     position = {node.name: index for index, node in enumerate(graph.nodes())}
     for found in passes:
-        for site in sites_of(graph, found):
+        for site in sites_of(graph, found, samples):
             if isinstance(site, Refusal):
                 refused.append((found.name, site))
                 continue
@@ -261,8 +284,11 @@ def find_sites(
     return Survey(tuple(offered), tuple(refused))
 
 
-def sites_of(graph: Graph, found: Pass) -> list[Site | Refusal]:
+def sites_of(graph: Graph, found: Pass, samples: SampleSet | None = None) -> list[Site | Refusal]:
     """What one pass finds, with ids; a site without a kind is called after its operators.
+
+    Args:
+        samples: for calibration, which the pass may observe.
 
     Raises:
         PassError: whatever the pass raises, with its name.
@@ -274,7 +300,13 @@ def sites_of(graph: Graph, found: Pass) -> list[Site | Refusal]:
         kind = site.kind or "+".join(dict.fromkeys(graph.node(name).op for name in site.nodes))
         return replace(site, kind=kind, id=f"{found.name}:{site.id}")
 
-    return [named(site) if isinstance(site, Site) else site for site in sites]
+    named_sites = [named(site) if isinstance(site, Site) else site for site in sites]
+    places = [site for site in named_sites if isinstance(site, Site)]
+    if samples is None or not places or not found.observes:
+        return named_sites
+    with _blaming(found, "observe"):
+        observed = {site.id: site for site in found.observe(graph, places, samples)}
+    return [observed.get(s.id, s) if isinstance(s, Site) else s for s in named_sites]
 
 
 def _offer(found: Pass, named: Site, target: Target, exact_only: bool) -> OfferedSite:

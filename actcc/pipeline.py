@@ -277,7 +277,14 @@ def survey_model(job: Job) -> Surveyed:
     )
     with job.progress.stage("Running the original") as advance:
         verifier.prepare(advance)
-    survey = find_sites(graph, job.passes, job.target, exact_only=job.data is None)
+    with job.progress.stage("Finding sites"):
+        survey = find_sites(
+            graph,
+            job.passes,
+            job.target,
+            exact_only=job.data is None,
+            samples=job.fitted_samples,
+        )
     return Surveyed(job, normalized, survey, baseline, verifier)
 
 

@@ -103,7 +103,7 @@ def rank_model(
             graph = normalize(job.original, skip=job.skip).graph
         subject = Subject(
             graph,
-            find_sites(graph, job.passes, job.target).sites,
+            find_sites(graph, job.passes, job.target, samples=job.fitted_samples).sites,
             job.passes,
             job.data.calibration,
             job.executor,

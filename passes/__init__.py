@@ -21,6 +21,7 @@ from actcc.passes.merge_equal_nodes import MergeEqualNodes
 from actcc.passes.merge_matrix_products import MergeMatrixProducts
 from actcc.passes.merge_parallel_convolutions import MergeParallelConvolutions
 from actcc.passes.move_activation import MoveActivation
+from actcc.passes.narrow_blocks import NarrowBlocks
 from actcc.passes.pooling_chain import PoolingChain
 from actcc.passes.prune_branch import PruneBranch
 from actcc.passes.remove_identity import RemoveIdentity
@@ -44,6 +45,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     CollapseConvolutions,
     CollapseMatrixProducts,
     FactorizeLayers,
+    NarrowBlocks,
     LinearBottleneck,
     RemoveSqueezeExcite,
     PruneBranch,

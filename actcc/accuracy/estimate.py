@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from actcc.accuracy.local_repair import repaired_part, site_part
 from actcc.calibration import SampleSet
 from actcc.errors import ActccError, ModelError, PassError
-from actcc.graph import Array, Graph, Interface, extract, verify
+from actcc.graph import Array, Graph, Interface, ancestors, extract, verify
 from actcc.pass_api import Pass, apply_pass
 from actcc.runtime import run, session
 from actcc.site import Candidate, OfferedSite
@@ -386,18 +386,6 @@ def _descendants(graph: Graph, tensors: Iterable[str]) -> set[str]:
             if reader.name not in found:
                 found.add(reader.name)
                 frontier += [t for t in reader.outputs if not t.is_empty()]
-    return found
-
-
-def ancestors(graph: Graph, tensors: Sequence[str]) -> set[str]:
-    """Names of the nodes that the tensors depend on."""
-    found: set[str] = set()
-    frontier = [graph.tensor(name) for name in tensors]
-    while frontier:
-        writer = graph.producer(frontier.pop())
-        if writer is not None and writer.name not in found:
-            found.add(writer.name)
-            frontier += graph.reads(writer)
     return found
 
 

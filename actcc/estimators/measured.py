@@ -18,14 +18,13 @@ from actcc.accuracy.estimate import (
     Key,
     Task,
     Yardstick,
-    ancestors,
     merge,
     plan_chunks,
     run_task,
 )
 from actcc.calibration import SampleSet
 from actcc.estimators.estimator import Subject
-from actcc.graph import Array, Graph, extract
+from actcc.graph import Array, Graph, ancestors, extract
 from actcc.progress import Advance
 from actcc.runtime import run, session
 from actcc.tasks import map_tasks

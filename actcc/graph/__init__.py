@@ -1,6 +1,6 @@
 """The graph: loading, asking, editing, checking and saving a model."""
 
-from actcc.graph.extract import extract, static_types, structure_hash
+from actcc.graph.extract import ancestors, extract, static_types, structure_hash
 from actcc.graph.fingerprint import content_hash
 from actcc.graph.graph import Graph, Operand
 from actcc.graph.shapes import Shape, TensorType
@@ -16,6 +16,7 @@ __all__ = [
     "Shape",
     "Tensor",
     "TensorType",
+    "ancestors",
     "content_hash",
     "extract",
     "static_types",

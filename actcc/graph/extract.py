@@ -78,6 +78,18 @@ def extract(
     return Graph(surgeon, header, types=types)
 
 
+def ancestors(graph: Graph, tensors: Sequence[str]) -> set[str]:
+    """Names of the nodes that the tensors depend on."""
+    found: set[str] = set()
+    frontier = [graph.tensor(name) for name in tensors]
+    while frontier:
+        writer = graph.producer(frontier.pop())
+        if writer is not None and writer.name not in found:
+            found.add(writer.name)
+            frontier += graph.reads(writer)
+    return found
+
+
 def _domains(graph: Graph, chosen: Iterable[Node]) -> dict[str, int]:
     """The operator sets that the nodes need; a function's body may need any."""
     if graph.functions:

@@ -176,6 +176,11 @@ def targets_of(layer: Layer, values: Array, positions: Array) -> Array:
     return grouped
 
 
+def channels_of(layer: Layer, values: Array, chosen: Array | None) -> Array:
+    """Some channels of a tensor that the layer reads or writes; None for all."""
+    return values if chosen is None else np.take(values, chosen, -1 if layer.window is None else 1)
+
+
 def count_positions(layer: Layer, shape: tuple[int, ...]) -> int:
     """Positions of an output of that shape; 0 where it has no channels."""
     channels = shape[-1 if layer.window is None else 1]

@@ -12,11 +12,19 @@ import numpy as np
 
 from actcc.graph import Array, Graph, Node
 from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
-from actcc.repair.layer import Layer, count_positions, rows_of, same_geometry, targets_of
+from actcc.repair.layer import (
+    Layer,
+    channels_of,
+    count_positions,
+    rows_of,
+    same_geometry,
+    targets_of,
+)
 from actcc.repair.windows import Window
 
 __all__ = [
     "Layer",
+    "channels_of",
     "count_positions",
     "find_layers",
     "rows_of",

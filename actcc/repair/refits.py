@@ -22,7 +22,8 @@ from actcc.activations import Activation, recognise
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
 from actcc.repair.factors import composed, first_factor, reference_of
-from actcc.repair.layers import Layer, find_layers
+from actcc.repair.layers import Layer, find_layers, same_geometry
+from actcc.repair.narrowed import ALL_CHANNELS, Kept, Narrowing
 
 # A constant that is added passes through these, and so does a positive factor a channel.
 _MOVES_DATA = frozenset(
@@ -69,8 +70,9 @@ class Refit:
 
     Attributes:
         layer: as the rewritten network has it.
-        reference: the same layer of the original network; None for one that a rewrite made, which
-            is fitted for the tensor that the original has under the name of its outputs.
+        reference: the same layer of the original network, with the channels that the layer has;
+            None for one that a rewrite made, which is fitted for the tensor that the original has
+            under the name of its outputs.
         before: activation behind it in the original network; None where none is known.
         after: activation behind it in the rewritten network.
         added: Add before the activation, or before nothing.
@@ -79,6 +81,7 @@ class Refit:
             that are re-fitted later.
         gain_is_free: so is a factor.
         factors: the two layers that `layer` stands for, where a rewrite factorised it.
+        kept: channels of the original's tensors that the layer reads and writes.
     """
 
     layer: Layer
@@ -90,6 +93,7 @@ class Refit:
     offset_is_free: bool
     gain_is_free: bool
     factors: tuple[Layer, Layer] | None = None
+    kept: Kept = ALL_CHANNELS
 
     @property
     def swapped(self) -> bool:
@@ -141,17 +145,17 @@ def plan_refits(original: Graph, rewritten: Graph) -> Refits:
     references, _ = find_layers(original)
     before, after = _activations(original), _activations(rewritten)
     same = _same_tensors(original, rewritten, ())
+    passed_on = {name: entry[1] for name, entry in after.items() if before.get(name) == entry}
+    narrowing = Narrowing(same, passed_on)
     chosen: list[_Chosen] = []
     for name, layer in layers.items():
         swapped = _function(before, name) != _function(after, name) and name in after
         if layer.writes in same and not swapped:
             continue
-        first = first_factor(rewritten, original, layer, layers)
-        whole = layer if first is None else composed(first, layer)
-        reference = reference_of(original, whole, references)
-        as_made = _is_same_shape(original.shape(name), rewritten.shape(name))
-        if reference is not None or (_is_computed(original, name) and as_made):
-            chosen.append(_Chosen(whole, reference, None if first is None else (first, layer)))
+        made = _counterpart(original, rewritten, layer, layers, references, narrowing)
+        if made is not None:
+            if made.kept is ALL_CHANNELS or swapped or not narrowing.is_unchanged(name):
+                chosen.append(made)
         elif layer.reads not in same:
             refused[layer.node] = "the original has nothing of that name and shape to fit it to"
     for parts in (made.factors for made in chosen if made.factors):
@@ -167,11 +171,35 @@ def plan_refits(original: Graph, rewritten: Graph) -> Refits:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A layer to re-fit, its reference, and the two that it stands for."""
+    """A layer to re-fit: see `Refit`."""
 
     layer: Layer
     reference: Layer | None
-    factors: tuple[Layer, Layer] | None
+    factors: tuple[Layer, Layer] | None = None
+    kept: Kept = ALL_CHANNELS
+
+
+def _counterpart(
+    original: Graph,
+    rewritten: Graph,
+    layer: Layer,
+    layers: Mapping[str, Layer],
+    references: Mapping[str, Layer],
+    narrowing: Narrowing,
+) -> _Chosen | None:
+    """A layer with what the original has in its place, or None where it has nothing."""
+    shapes = [graph.shape(layer.writes) for graph in (original, rewritten)]
+    is_there = _is_computed(original, layer.writes) and _is_same_shape(*shapes)
+    first = first_factor(rewritten, original, layer, layers)
+    if first is not None and is_there:
+        whole = composed(first, layer)
+        return _Chosen(whole, reference_of(original, whole, references), (first, layer))
+    reference = references.get(layer.writes)
+    if reference is not None and same_geometry(layer, reference):
+        return _Chosen(layer, reference)
+    if reference is not None and (part := narrowing.counterpart(layer, reference)):
+        return _Chosen(layer, part[0], kept=part[1])
+    return _Chosen(layer, None) if is_there else None
 
 
 Behind = Mapping[str, tuple[Activation, str, frozenset[str]]]
@@ -289,7 +317,7 @@ class _Surroundings:
         )
         if before is None or after is None or not known:
             none_behind = (None, None, added, None, False, False)
-            return Refit(layer, made.reference, *none_behind, made.factors)
+            return Refit(layer, made.reference, *none_behind, made.factors, made.kept)
         joined = self._sum(after[1], layer)
         end = after[1] if joined is None else joined.writes
         return Refit(
@@ -302,6 +330,7 @@ class _Surroundings:
             offset_is_free=self._is_absorbed(end, _MOVES_DATA | {"Add", "Sub"}),
             gain_is_free=joined is None and self._is_absorbed(end, _MOVES_DATA | {"Mul"}),
             factors=made.factors,
+            kept=made.kept,
         )
 
     def _sum(self, tensor: str, layer: Layer) -> Sum | None:

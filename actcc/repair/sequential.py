@@ -24,7 +24,14 @@ from actcc.repair.biases import with_own_biases
 from actcc.repair.execution import Execution, Feeds
 from actcc.repair.factors import cut
 from actcc.repair.fitting import ALL_STEPS, Fitted, Problem, Rows, Steps, fit, merge
-from actcc.repair.layers import Layer, count_positions, find_layers, rows_of, targets_of
+from actcc.repair.layers import (
+    Layer,
+    channels_of,
+    count_positions,
+    find_layers,
+    rows_of,
+    targets_of,
+)
 from actcc.repair.refits import Refit, Refits, plan_refits
 from actcc.repair.store import TensorStore
 from actcc.tasks import default_workers
@@ -256,8 +263,13 @@ class _Sweep:
         return np.sort(generator.choice(there_are, wanted, replace=False))
 
     def _rows_of_sample(self, refit: Refit, index: int, positions: Array) -> Rows:
-        layer, ours, theirs = refit.layer, self._ours, self._theirs
-        shape = theirs.values(refit.pre_activation, index).shape
+        layer, ours, kept = refit.layer, self._ours, refit.kept
+
+        def original(name: str, channels: Array | None) -> Array:
+            return channels_of(layer, self._theirs.values(name, index), channels)
+
+        pre_activation = original(refit.pre_activation, kept.outputs)
+        shape = pre_activation.shape
 
         def target(values: Array) -> Array:
             whole = np.broadcast_to(values, shape)
@@ -269,13 +281,13 @@ class _Sweep:
         added, joined = refit.added, refit.joined
         wanted = None
         if joined is not None:
-            wanted = target(theirs.values(joined.writes, index))
+            wanted = target(original(joined.writes, kept.outputs))
             wanted = wanted - target(ours.values(joined.other, index))
         reference = refit.reference
         return Rows(
             columns(ours.values(layer.reads, index)),
-            None if reference is None else columns(theirs.values(reference.reads, index)),
-            target(theirs.values(refit.pre_activation, index)),
+            None if reference is None else columns(original(reference.reads, kept.inputs)),
+            target(pre_activation),
             None if added is None else target(ours.values(added.other, index)),
             wanted,
         )

@@ -1,4 +1,4 @@
-"""MLPs as one layer, or narrower, and what the repair makes of them."""
+"""MLPs as one layer, and what the repair makes of them."""
 
 from __future__ import annotations
 
@@ -73,25 +73,9 @@ def test_one_layer_is_the_mlp_where_the_activation_does_nothing(body: str) -> No
 
 
 @pytest.mark.parametrize("body", sorted(BODIES))
-def test_units_whose_weights_are_zero_can_go(body: str) -> None:
+def test_the_repair_brings_it_closer(body: str) -> None:
     graph = mlp(BODIES[body])
-    product = [n for n in graph.nodes() if n.op in ("Gemm", "MatMul")][-1]
-    down = graph.constant(product.inputs[1]).copy()
-    down[::2] = 0
-    graph.set_input(product, 1, down)
-    narrow = apply_candidates(graph, [COLLAPSE], [(offered(graph), "half the width")])
-    weights = [graph.constant(n.inputs[1]) for n in narrow.nodes() if n.op in ("Gemm", "MatMul")]
-    assert sum(w.size for w in weights if w is not None) == (16 + 8) * INNER // 2
-    samples = feeds(3, 0)
-    expected = outputs(graph, samples)
-    assert np.abs(outputs(narrow, samples) - expected).max() <= 1e-5 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize("candidate", ["one layer", "half the width", "a quarter of the width"])
-@pytest.mark.parametrize("body", sorted(BODIES))
-def test_the_repair_brings_it_closer(body: str, candidate: str) -> None:
-    graph = mlp(BODIES[body])
-    other = apply_candidates(graph, [COLLAPSE], [(offered(graph), candidate)])
+    other = apply_candidates(graph, [COLLAPSE], [(offered(graph), "one layer")])
     repaired = repair(graph, other, feeds(80, 0)).graph
     samples = feeds(40, 1)
     expected = outputs(graph, samples)
@@ -114,23 +98,6 @@ def between(body: str, **constants: np.ndarray) -> Graph:
     constants |= {"down": random.standard_normal((INNER, 8))}
     given = {name: values.astype(np.float32) for name, values in constants.items()}
     return graph_of(body, (2, 5, 16), given)
-
-
-@pytest.mark.parametrize(
-    ("middle", "constants"),
-    [
-        ("g = PRelu(a, s)", {"s": np.linspace(0, 1, INNER)}),
-        (
-            "m = ReduceMean <axes = [1]> (a) w = MatMul(m, s) v = Sigmoid(w) g = Mul(a, v)",
-            {"s": np.eye(INNER)},
-        ),
-    ],
-)
-def test_units_that_differ_in_what_stands_behind_them_all_stay(
-    middle: str, constants: dict[str, np.ndarray]
-) -> None:
-    graph = between(f"a = MatMul(x, up) {middle} y = MatMul(g, down)", **constants)
-    assert [candidate.name for candidate in offered(graph).candidates] == ["one layer"]
 
 
 def test_a_sum_with_more_than_a_row_is_no_bias() -> None:

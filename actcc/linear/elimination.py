@@ -30,7 +30,18 @@ def elimination_order(covariance: Array, outgoing: Array, least: int) -> Array:
         covariance: of the units, float64 [units, units].
         outgoing: weights of what reads them, [units, anything].
         least: units that always stay, which come first in no order of their own.
+
+    Returns:
+        [units]; it does not depend on the number of threads.
     """
+    from threadpoolctl import threadpool_limits
+
+    # How sums are split among threads changes their last bits, and so which of two equals goes.
+    with threadpool_limits(1, user_api="blas"):
+        return _order(covariance, outgoing, least)
+
+
+def _order(covariance: Array, outgoing: Array, least: int) -> Array:
     ridge = _RIDGE * float(covariance.diagonal().mean()) or 1.0
     inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
     # The losses depend on products of rows alone.

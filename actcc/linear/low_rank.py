@@ -25,16 +25,33 @@ def factors(weights: Array, rank: int, moments: Array | None = None) -> tuple[Ar
     Args:
         weights: W [columns, outputs], float64.
         moments: C [columns, columns], positive definite; None for the identity.
+
+    Returns:
+        Both, one of them of unit vectors, so that the other is as large as the weights are. They
+        do not depend on the number of threads.
     """
+    from threadpoolctl import threadpool_limits
+
+    # How sums are split among threads changes their last bits.
+    with threadpool_limits(1, user_api="blas"):
+        return _factors(weights, rank, moments)
+
+
+def _factors(weights: Array, rank: int, moments: Array | None) -> tuple[Array, Array]:
     columns, outputs = weights.shape
-    root = None if moments is None else np.linalg.cholesky(moments)
-    seen = weights if root is None else root.T @ weights
     if outputs <= columns:
-        directions = _largest(seen.T @ seen, rank)
+        weighted = weights if moments is None else moments @ weights
+        directions = _largest(weights.T @ weighted, rank)
         return weights @ directions, directions.T
+    if moments is None:
+        directions = _largest(weights @ weights.T, rank)
+        return directions, directions.T @ weights
+    root = np.linalg.cholesky(moments)
+    seen = root.T @ weights
     directions = _largest(seen @ seen.T, rank)
-    into = directions if root is None else np.linalg.solve(root.T, directions)
-    return into, directions.T @ seen
+    into = np.linalg.solve(root.T, directions)
+    sizes = np.linalg.norm(into, axis=0)
+    return into / sizes, (directions.T @ seen) * sizes[:, None]
 
 
 def _largest(symmetric: Array, count: int) -> Array:

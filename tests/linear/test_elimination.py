@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from actcc.linear.elimination import elimination_order
 
@@ -57,3 +58,14 @@ def test_units_that_never_move_go_first(still: str) -> None:
     order = elimination_order(covariance * np.outer(moving, moving), weights, 1)
     assert sorted(order) == list(range(6))
     assert still == "all" or order[-1] == 4
+
+
+def test_the_order_of_equals_does_not_depend_on_the_number_of_threads() -> None:
+    random = np.random.default_rng(0)
+    rows, outgoing = random.standard_normal((2000, 256)), random.standard_normal((256, 300))
+    covariance = np.cov(np.hstack([rows, rows]), rowvar=False)
+    orders = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            orders.append(elimination_order(covariance, np.vstack([outgoing, outgoing]), 128))
+    np.testing.assert_array_equal(*orders)

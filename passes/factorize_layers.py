@@ -49,6 +49,7 @@ _SHARES_OF_PAIRS = (0.85, 0.7, 0.55)
 # Devices compute channels in groups of as many.
 _GRANULE = 16
 _LEAST_RANK = 32
+_GEMM_WITHOUT_BIAS = 11
 
 _Layer = Convolution | FullyConnected
 
@@ -98,11 +99,11 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
     if min(columns, outputs) > MOST_DIRECTIONS:
         yield Refusal(subject, f"{columns} × {outputs} weights are too many to decompose")
         return
-    limit = columns * outputs / (columns + outputs)
+    shares, limit = _SHARES, columns * outputs / (columns + outputs)
     if len(links) > 1:
-        limit = min(_width(graph, links[0], types), columns, outputs)
-    if limit * _SHARES[0] < _LEAST_RANK:
-        yield Refusal(subject, f"below rank {limit:.0f} it would be smaller, which is too little")
+        shares, limit = _SHARES_OF_PAIRS, min(_width(graph, links[0], types), columns, outputs)
+    if limit * shares[0] < _LEAST_RANK:
+        yield Refusal(subject, f"it gets smaller only below rank {limit:.0f}, which is too little")
         return
     nodes = [name for link in links for name in link.nodes[: link.own]]
     facts: dict[str, Fact] = {"layers": "\n".join(names), "limit": limit, "pair": len(links) > 1}
@@ -111,8 +112,9 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
 
 def _ranks(site: Site) -> set[int]:
     shares = _SHARES_OF_PAIRS if site.facts["pair"] else _SHARES
-    rounded = {round(float(site.facts["limit"]) * share / _GRANULE) * _GRANULE for share in shares}
-    return {rank for rank in rounded if rank >= _LEAST_RANK}
+    limit = float(site.facts["limit"])
+    rounded = {round(limit * share / _GRANULE) * _GRANULE for share in shares}
+    return {rank for rank in rounded if _LEAST_RANK <= rank < limit}
 
 
 def _read(graph: Graph, names: Sequence[str], types: Types) -> _Layer | Obstacle:
@@ -188,8 +190,9 @@ def _write_products(graph: Graph, site: Site, layer: FullyConnected, rank: int) 
     bias = graph.initializer(f"{site.writes}_bias", layer.map.bias.astype(layer.element))
     first = graph.initializer(f"{site.writes}_into", into)
     second = graph.initializer(f"{site.writes}_out", out)
-    between = graph.insert(layer.nodes[0].op, [layer.source, first])
-    if layer.is_gemm:
+    gemm = layer.is_gemm and graph.opset >= _GEMM_WITHOUT_BIAS
+    between = graph.insert("Gemm" if gemm else "MatMul", [layer.source, first])
+    if gemm:
         graph.replace(site, "Gemm", [between, second, bias])
     else:
         graph.replace(site, "Add", [graph.insert("MatMul", [between, second]), bias])

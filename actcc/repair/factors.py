@@ -17,7 +17,7 @@ import numpy as np
 
 from actcc.graph import Array, Graph
 from actcc.linear import factors
-from actcc.repair.layer import Layer, same_geometry
+from actcc.repair.layer import Layer
 
 # Of the mean diagonal of the rows' second moments: directions in which calibration data never
 # varies are not free.
@@ -54,13 +54,24 @@ def reference_of(original: Graph, layer: Layer, layers: Mapping[str, Layer]) -> 
         layers: of the original network, by what they write.
     """
     found = layers.get(layer.writes)
-    if found is None or same_geometry(layer, found):
+    if found is None or _maps_alike(layer, found):
         return found
     before = layers.get(found.reads)
     if before is None or not _maps_by_position(original, before, found):
         return None
     both = composed(before, found)
-    return both if same_geometry(layer, both) else None
+    return both if _maps_alike(layer, both) else None
+
+
+def _maps_alike(layer: Layer, other: Layer) -> bool:
+    """Whether the matrices of both mean the same, however their nodes hold them."""
+    sizes = [(one.columns, one.outputs, one.groups, one.transposed[0]) for one in (layer, other)]
+    if sizes[0] != sizes[1]:
+        return False
+    ours, theirs = layer.window, other.window
+    if ours is None or theirs is None:
+        return ours is theirs
+    return ours.samples_like(theirs)
 
 
 def composed(first: Layer, second: Layer) -> Layer:

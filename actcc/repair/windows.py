@@ -73,6 +73,17 @@ class Window:
         pads = self.pads or (0,) * len(self.kernel)
         return self.taps == 1 and set(self.strides) <= {1} and not any(pads)
 
+    def samples_like(self, other: Window) -> bool:
+        """Whether both read the same places, where what they read and write has the same shapes."""
+        alike = (
+            self.kernel == other.kernel
+            and self.strides == other.strides
+            and self.dilations == other.dilations
+            and self.transposed == other.transposed
+        )
+        one_follows = (self.pads is None) != (other.pads is None)
+        return alike and (one_follows or (self.pads, self.upper) == (other.pads, other.upper))
+
     def rows(self, values: Array, positions: Array, shape: Sequence[int], groups: int) -> Array:
         """Inputs under outputs: [groups, rows, channels of a group · taps].
 

@@ -12,6 +12,7 @@ from actcc.graph import Array, Graph
 from actcc.pass_api import OfferedSite, apply_candidates, find_sites
 from actcc.passes.factorize_layers import FactorizeLayers
 from actcc.repair import repair
+from actcc.repair.refits import plan_refits
 from actcc.runtime import run, session
 from actcc.targets import load_target
 
@@ -170,6 +171,46 @@ def test_no_rank_is_above_that_of_the_weights() -> None:
     graph = pair(rank=40)
     ranks = [int(c.name.split()[1]) for c in sites_of(graph)["y (2 layers)"].candidates]
     assert 0 < max(ranks) < 64
+
+
+def test_the_rank_that_is_there_is_none_to_choose() -> None:
+    constants = {"w": floats(48, 64, 1, 1), "v": floats(96, 48, 1, 1)}
+    graph = graph_of("a = Conv(x, w) y = Conv(a, v)", (1, 64, 5, 5), constants)
+    names = [candidate.name for candidate in sites_of(graph)["y (2 layers)"].candidates]
+    assert names == ["rank 32"]
+
+
+@pytest.mark.parametrize("opset", [7, 10, 11])
+def test_fully_connected_layers_of_old_operator_sets_are_valid(opset: int) -> None:
+    """A Gemm has to have a bias before opset 11, and the first of both has none."""
+    constants = {"w": low_rank(INPUTS, OUTPUTS, 24), "b": floats(OUTPUTS)}
+    graph = graph_of("y = Gemm(x, w, b)", (4, INPUTS), constants, opset=opset)
+    narrow = factorized(graph, at=-1)
+    samples = samples_of(3, 4, INPUTS)
+    assert_same(outputs(graph, samples), outputs(narrow, samples))
+    (refit,) = plan_refits(graph, narrow).refits
+    assert refit.factors is not None
+    assert refit.reference is not None
+
+
+def test_both_are_fitted_alike_however_the_original_holds_its_weights() -> None:
+    weights = floats(INPUTS, OUTPUTS) / 10
+    found = []
+    for transposed in (0, 1):
+        held = np.ascontiguousarray(weights.T) if transposed else weights
+        body = f"y = Gemm <transB = {transposed}> (x, w, b)"
+        graph = graph_of(body, (8, INPUTS), {"w": held, "b": floats(OUTPUTS)})
+        samples = samples_of(6, 8, INPUTS)
+        found.append(outputs(repair(graph, factorized(graph), samples).graph, samples))
+    assert_same(*found)
+
+
+def test_automatic_pads_do_not_hide_the_original_layer() -> None:
+    constants = {"w": floats(128, 80, 3, 3) / 27, "b": floats(128)}
+    body = 'y = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, w, b)'
+    graph = graph_of(body, (1, 80, 8, 7), constants)
+    (refit,) = plan_refits(graph, factorized(graph)).refits
+    assert refit.reference is not None
 
 
 def test_small_grouped_and_wide_layers_are_refused_with_the_reason() -> None:

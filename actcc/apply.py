@@ -35,7 +35,7 @@ def apply_plan(
 
     Args:
         plan: a plan, or the path of its JSON.
-        calibration: what the plan's weights were re-fitted on, where they were.
+        calibration: the samples that the plan names, where what it writes depends on them.
         preprocessing: of those samples.
         plugins: files with the user's own passes that the plan uses.
 
@@ -112,7 +112,7 @@ def _samples(
     calibration: str | Path | SampleSet | None,
     preprocessing: str | Preprocessing | None,
 ) -> SampleSet:
-    """The samples that the plan was repaired on, in its order."""
+    """The samples that passes observed and weights were re-fitted on, in the plan's order."""
     if plan.settings["repair"] == "distill":
         raise PlanError(
             "the plan's weights were fine-tuned, which gives other weights each time; keep the "
@@ -121,8 +121,8 @@ def _samples(
     wanted: list[str] = json.loads(plan.settings["calibration_samples"])
     if calibration is None:
         raise PlanError(
-            f"the plan's weights were re-fitted on {len(wanted)} samples of "
-            f"{plan.settings['calibration']}; give them with --calib"
+            f"the plan was made with {len(wanted)} samples of {plan.settings['calibration']}, on "
+            "which what it writes depends; give them with --calib"
         )
     if isinstance(calibration, SampleSet):
         found = calibration
@@ -132,7 +132,7 @@ def _samples(
     missing = next((name for name in wanted if name not in places), None)
     if missing is not None:
         raise PlanError(
-            f"{found.source}: no sample '{missing}', on which the plan's weights were re-fitted; "
+            f"{found.source}: no sample '{missing}', on which what the plan writes depends; "
             "give the samples that the plan was made with"
         )
     return replace(found, indices=tuple(places[name] for name in wanted))

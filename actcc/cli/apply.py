@@ -16,7 +16,7 @@ from actcc.cli.options import FILE, model_argument, plugin_option, preprocess_op
 @click.option(
     "--calib",
     metavar="PATH",
-    help="The samples that the plan's weights were re-fitted on, where they were.",
+    help="The samples that the plan was made with, where weights were re-fitted or chosen on them.",
 )
 @preprocess_option
 @plugin_option

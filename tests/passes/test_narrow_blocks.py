@@ -17,6 +17,7 @@ from normalizing import graph_of
 from actcc.apply import apply_plan
 from actcc.budget import Budget
 from actcc.calibration import SampleSet, load_samples
+from actcc.errors import PlanError
 from actcc.graph import Array, Graph
 from actcc.normalize import normalize
 from actcc.pass_api import OfferedSite, Survey, apply_candidates, find_sites
@@ -170,7 +171,6 @@ def test_units_chosen_on_samples_lose_less_than_those_of_the_largest_weights(kin
         site = surveyed(graph, chosen).sites[-1]
         narrow = apply_candidates(graph, [NARROW], [(site, site.candidates[-1].name)])
         losses.append(missed(graph, RepairMethod().run(graph, narrow, seen).graph, samples(8, 7)))
-    print(kind, losses)
     assert losses[0] < losses[1]
 
 
@@ -245,6 +245,9 @@ def test_a_plan_is_applied_again_bit_for_bit(tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
     apply_plan(tmp_path / "network.onnx", plan, again, calibration=tmp_path / "calib.npz")
     assert again.read_bytes() == (tmp_path / "fast.onnx").read_bytes()
+    with pytest.raises(PlanError, match=r"which what it writes depends; give them with --calib"):
+        apply_plan(tmp_path / "network.onnx", plan, tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
 
 
 @pytest.mark.shared

@@ -95,6 +95,10 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
     if isinstance(found, Obstacle):
         yield Refusal(subject, found.reason)
         return
+    nodes = [name for link in links for name in link.nodes[: link.own]]
+    if isinstance(found, FullyConnected) and [node.name for node in found.nodes] != nodes:
+        yield Refusal(subject, "what is added to a product is no constant row")
+        return
     columns, outputs = _matrix(found).shape
     if min(columns, outputs) > MOST_DIRECTIONS:
         yield Refusal(subject, f"{columns} × {outputs} weights are too many to decompose")
@@ -105,7 +109,6 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
     if limit * shares[0] < _LEAST_RANK:
         yield Refusal(subject, f"it gets smaller only below rank {limit:.0f}, which is too little")
         return
-    nodes = [name for link in links for name in link.nodes[: link.own]]
     facts: dict[str, Fact] = {"layers": "\n".join(names), "limit": limit, "pair": len(links) > 1}
     yield Site(nodes, links[0].reads, last.gives, ", ".join(k.op for k in links), facts, subject)
 

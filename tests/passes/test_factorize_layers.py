@@ -213,6 +213,20 @@ def test_automatic_pads_do_not_hide_the_original_layer() -> None:
     assert refit.reference is not None
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (4, OUTPUTS), (3, 1, OUTPUTS)])
+@pytest.mark.parametrize("behind", ["", " y = MatMul(a, v)"])
+def test_what_is_added_row_by_row_is_not_left_out(shape: tuple[int, ...], behind: str) -> None:
+    body = f"m = MatMul(x, w) {'a' if behind else 'y'} = Add(m, b){behind}"
+    constants = {"w": floats(INPUTS, OUTPUTS), "b": floats(*shape)}
+    constants |= {"v": floats(OUTPUTS, INPUTS, seed=1)} if behind else {}
+    survey = find_sites(graph_of(body, (4, INPUTS), constants), [FACTORIZE], load_target("npu1"))
+    assert [site.site.writes for site in survey.sites] == ["y"] * bool(behind)
+    assert {site.site.kind for site in survey.sites} <= {"MatMul"}
+    assert {r.reason for _, r in survey.refusals} == {
+        "what is added to a product is no constant row"
+    }
+
+
 def test_small_grouped_and_wide_layers_are_refused_with_the_reason() -> None:
     constants = {
         "g": floats(64, 1, 3, 3),

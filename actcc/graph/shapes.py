@@ -50,6 +50,21 @@ class TensorType:
         return tensor_bytes(self.element, (self.elements,))
 
 
+def same_shape(shape: Shape | None, other: Shape | None) -> bool:
+    """Whether both shapes are known and the same in every run, symbols included."""
+    return shape is not None and None not in shape and shape == other
+
+
+def other_shape(shape: Shape | None, other: Shape | None) -> bool:
+    """Whether two shapes differ in every run, as far as they are known."""
+    if shape is None or other is None:
+        return False
+    if len(shape) != len(other):
+        return True
+    pairs = zip(shape, other, strict=True)
+    return any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
+
+
 def type_of(info: onnx.ValueInfoProto) -> TensorType:
     """The tensor type that a value info declares; a negative size is an unknown one."""
     tensor = info.type.tensor_type

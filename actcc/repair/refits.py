@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from actcc.activations import Activation, recognise
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.shapes import other_shape, same_shape
 from actcc.repair.factors import composed, first_factor, reference_of
 from actcc.repair.layers import Layer, find_layers, same_geometry
 from actcc.repair.narrowed import ALL_CHANNELS, Kept, Narrowing
@@ -189,14 +189,15 @@ def _counterpart(
 ) -> _Chosen | None:
     """A layer with what the original has in its place, or None where it has nothing."""
     shapes = [graph.shape(layer.writes) for graph in (original, rewritten)]
-    is_there = _is_computed(original, layer.writes) and _is_same_shape(*shapes)
+    is_there = _is_computed(original, layer.writes) and same_shape(*shapes)
     first = first_factor(rewritten, original, layer, layers)
     if first is not None and is_there:
         whole = composed(first, layer)
         return _Chosen(whole, reference_of(original, whole, references), (first, layer))
     reference = references.get(layer.writes)
     if reference is not None and same_geometry(layer, reference):
-        return _Chosen(layer, reference)
+        # Layers of other tools' models may map other positions with the same weights.
+        return None if other_shape(*shapes) else _Chosen(layer, reference)
     if reference is not None and (part := narrowing.counterpart(layer, reference)):
         return _Chosen(layer, part[0], kept=part[1])
     return _Chosen(layer, None) if is_there else None
@@ -275,11 +276,6 @@ def _is_computed(graph: Graph, name: str) -> bool:
     return name in graph.types and graph.producer(name) is not None
 
 
-def _is_same_shape(shape: Sequence[Any] | None, other: Sequence[Any] | None) -> bool:
-    """Whether both shapes are known and the same, symbols included."""
-    return shape is not None and None not in shape and shape == other
-
-
 class _Surroundings:
     """What stands behind layers, in both networks alike."""
 
@@ -342,7 +338,7 @@ class _Surroundings:
             return None
         # What is added may be broadcast; where the layer's outputs are, a row is none of its own.
         shapes = [self._original.shape(name) for name in (tensor, theirs.outputs[0].name)]
-        if not _is_same_shape(*shapes):
+        if not same_shape(*shapes):
             return None
         names = [[t.name for t in node.inputs if t.name != tensor] for node in (ours, theirs)]
         if len(names[0]) != 1 or names[0] != names[1]:

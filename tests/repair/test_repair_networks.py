@@ -271,3 +271,18 @@ def test_neither_network_is_edited():
     before = serialized(original), serialized(rewritten)
     repair(original, rewritten, chain_feeds(4))
     assert (serialized(original), serialized(rewritten)) == before
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_layers_that_another_tool_lets_map_other_positions_are_left_alone(back):
+    text = """network (float[1,16,8] x) => (float[1,1,4] y) {
+        t = Identity(x) a = MatMul(t, u) b = Relu(a) c = MatMul(b, v)
+        y = ReduceMean <axes = [1]> (c)
+    }"""
+    shared = {"u": weights(8, 8), "v": weights(8, 4), "at": np.array([0]), "to": np.array([8])}
+    fewer = text.replace("Identity(x)", "Slice(x, at, to, one)")
+    every, half = (Graph.load(model(t, **shared, one=np.array([1]))) for t in (text, fewer))
+    pair_of_networks = (half, every) if back else (every, half)
+    repaired = repair(*pair_of_networks, [{"x": floats(1, 16, 8)} for _ in range(8)])
+    assert not repaired.layers
+    assert len(repaired.refused) == 2

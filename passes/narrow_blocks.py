@@ -62,7 +62,7 @@ class NarrowBlocks(Pass):
         covariances = channel_covariances(graph, axes, samples) if axes else {}
         for site in sites:
             reader = readers[site.id]
-            covariance = covariances.get(reader.inputs[0].name)
+            covariance = covariances.pop(reader.inputs[0].name, None)
             if covariance is None or not np.isfinite(covariance).all():
                 yield site
                 continue

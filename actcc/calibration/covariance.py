@@ -49,7 +49,7 @@ def channel_covariances(
             for name, axis in tensors.items():
                 rows = _rows(found[name], axis, each, index)
                 sums.setdefault(name, _Sums(rows.shape[1])).add(rows)
-        return {name: total.covariance for name, total in sums.items()}
+        return {name: sums.pop(name).covariance for name in names}
 
 
 def _rows(values: Array, axis: int, most: int, seed: int) -> Array:

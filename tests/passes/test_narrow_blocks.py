@@ -17,6 +17,7 @@ from normalizing import graph_of
 from actcc.apply import apply_plan
 from actcc.budget import Budget
 from actcc.calibration import SampleSet, load_samples
+from actcc.errors import PlanError
 from actcc.graph import Array, Graph
 from actcc.normalize import normalize
 from actcc.pass_api import OfferedSite, Survey, apply_candidates, find_sites
@@ -225,7 +226,8 @@ def test_units_that_something_else_reads_or_that_are_no_rows_are_no_site(body: s
     assert not survey.refusals
 
 
-def test_a_plan_is_applied_again_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("repair", ["closed-form", "none"])
+def test_a_plan_is_applied_again_bit_for_bit(tmp_path: Path, repair: str) -> None:
     graph = network(BLOCKS["inverted residual"])
     graph.save(tmp_path / "network.onnx")
     np.savez(tmp_path / "calib.npz", images=images(24, 12))
@@ -234,8 +236,9 @@ def test_a_plan_is_applied_again_bit_for_bit(tmp_path: Path) -> None:
         "npu1",
         output=tmp_path / "fast.onnx",
         calibration=tmp_path / "calib.npz",
-        budget=Budget.parse(max_drop="60%"),
+        budget=Budget.parse(max_drop="90%"),
         passes=[NARROW],
+        repair=RepairMethod(repair),
         executor=Immediately(),
         max_trials=1,
     )
@@ -243,6 +246,8 @@ def test_a_plan_is_applied_again_bit_for_bit(tmp_path: Path) -> None:
     assert [site.pass_name for site in plan.rewritten] == ["narrow-blocks"]
     assert "order" not in (tmp_path / "fast.onnx.plan.json").read_text()
     again = tmp_path / "again.onnx"
+    with pytest.raises(PlanError, match="give them with --calib"):
+        apply_plan(tmp_path / "network.onnx", plan, again)
     apply_plan(tmp_path / "network.onnx", plan, again, calibration=tmp_path / "calib.npz")
     assert again.read_bytes() == (tmp_path / "fast.onnx").read_bytes()
 

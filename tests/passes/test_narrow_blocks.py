@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from block_networks import BLOCKS, missed, network, samples
 from every_rewrite import Immediately
@@ -160,6 +161,17 @@ def test_a_unit_that_others_stand_for_goes_before_one_of_smaller_weights() -> No
     assert {int(unit) for unit in order[-24:]} <= {same, *range(INNER // 2, INNER)}
     by_weights = str(offered(graph).site.facts["order"]).split()
     assert {int(unit) for unit in by_weights[: INNER // 2]} == set(range(INNER // 2, INNER))
+
+
+def test_where_a_caller_may_override_a_constant_the_samples_say_nothing() -> None:
+    body = "t = Add(x, v) a = Gemm(t, U, u) b = Elu(a) y = Gemm(b, V)"
+    values = weights(convolutions=False)
+    model = block(body, values, (5, 16)).to_proto()
+    model.graph.input.append(onnx.helper.make_tensor_value_info("v", 1, [16]))
+    graph = Graph.load(model)
+    assert graph.overridable
+    rows = load_samples([{"x": np.ones((5, 16), np.float32)}], graph)
+    assert offered(graph, rows).site.facts == offered(graph).site.facts
 
 
 @pytest.mark.parametrize("kind", ["inverted residual", "mlp"])

@@ -112,7 +112,7 @@ def _samples(
     calibration: str | Path | SampleSet | None,
     preprocessing: str | Preprocessing | None,
 ) -> SampleSet:
-    """The samples that passes observed and weights were re-fitted on, in the plan's order."""
+    """The samples that the plan was observed and repaired on, in its order."""
     if plan.settings["repair"] == "distill":
         raise PlanError(
             "the plan's weights were fine-tuned, which gives other weights each time; keep the "
@@ -121,8 +121,8 @@ def _samples(
     wanted: list[str] = json.loads(plan.settings["calibration_samples"])
     if calibration is None:
         raise PlanError(
-            f"the plan was made with {len(wanted)} samples of {plan.settings['calibration']}, on "
-            "which what it writes depends; give them with --calib"
+            f"the plan's weights were chosen or re-fitted on {len(wanted)} samples of "
+            f"{plan.settings['calibration']}; give them with --calib"
         )
     if isinstance(calibration, SampleSet):
         found = calibration
@@ -132,7 +132,7 @@ def _samples(
     missing = next((name for name in wanted if name not in places), None)
     if missing is not None:
         raise PlanError(
-            f"{found.source}: no sample '{missing}', on which what the plan writes depends; "
+            f"{found.source}: no sample '{missing}', which the plan's weights depend on; "
             "give the samples that the plan was made with"
         )
     return replace(found, indices=tuple(places[name] for name in wanted))

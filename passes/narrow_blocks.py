@@ -57,7 +57,10 @@ class NarrowBlocks(Pass):
         axes = {
             readers[site.id].inputs[0].name: 1 if readers[site.id].op == "Conv" else -1
             for site in sites
-            if _fewest(site) and int(site.facts["units"]) <= _MOST_ELIMINATED
+            if _fewest(site)
+            and int(site.facts["units"]) <= _MOST_ELIMINATED
+            # What a caller may override is no part of a sample.
+            and not graph.overridable
         }
         covariances = channel_covariances(graph, axes, samples) if axes else {}
         for site in sites:

@@ -1,12 +1,15 @@
 """The pass API: registration refuses what would fail later, and edits are checked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 import actcc
+from actcc.calibration import SampleSet, load_samples
 from actcc.errors import PassError
 from actcc.graph import Graph
 from actcc.pass_api import apply_candidates, discover, find_sites
@@ -54,6 +57,36 @@ def test_sites_get_ids_of_pass_and_tensor(graph: Graph, target: Target) -> None:
     assert [site.id for site in survey.sites] == ["elu-to-relu:a", "elu-to-relu:b"]
     assert survey.sites[0].candidates == (Candidate("Relu", exact=False),)
     assert survey.refusals[0] == ("elu-to-relu", Refusal("a → Celu", "not wanted here"))
+
+
+def test_a_pass_learns_facts_of_its_sites_from_samples(graph: Graph, target: Target) -> None:
+    class Observing(EluToRelu):
+        name = "observing"
+
+        def observe(
+            self, graph: Graph, sites: Sequence[Site], samples: SampleSet
+        ) -> Iterable[Site]:
+            for site in sites[1:]:
+                yield replace(site, facts={**site.facts, "samples": len(samples)})
+
+    samples = load_samples({"x": np.zeros((3, 4), np.float32)}, graph)
+    observed = find_sites(graph, [Observing()], target, samples=samples).sites
+    assert [entry.site.facts for entry in observed] == [{}, {"samples": 3}]
+    assert [entry.site.facts for entry in find_sites(graph, [Observing()], target).sites] == [
+        {}
+    ] * 2
+
+
+def test_a_pass_that_fails_on_samples_is_named(graph: Graph, target: Target) -> None:
+    class Failing(EluToRelu):
+        def observe(
+            self, graph: Graph, sites: Sequence[Site], samples: SampleSet
+        ) -> Iterable[Site]:
+            raise ValueError("too few")
+
+    samples = load_samples({"x": np.zeros((3, 4), np.float32)}, graph)
+    with pytest.raises(PassError, match="pass 'elu-to-relu': observe raised ValueError: too few"):
+        find_sites(graph, [Failing()], target, samples=samples)
 
 
 def test_without_data_approximate_candidates_are_refused(graph: Graph, target: Target) -> None:

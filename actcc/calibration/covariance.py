@@ -33,9 +33,6 @@ def channel_covariances(
     from threadpoolctl import threadpool_limits
 
     names = list(tensors)
-    if graph.overridable:  # samples do not tell them: the network runs with its own
-        graph = graph.copy()
-        graph.freeze_initializers()
     part = extract(graph, ancestors(graph, names), names, static=False)
     fed = [tensor.name for tensor in part.inputs]
     runner = session(part)

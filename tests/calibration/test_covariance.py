@@ -51,15 +51,3 @@ def test_values_that_are_no_numbers_are_left_out() -> None:
     samples[1]["x"][0, 1, 2, 3] = 1000.0
     found = channel_covariances(graph, {"a": 1}, load_samples(samples, graph))["a"]
     assert np.isfinite(found).all()
-
-
-def test_initializers_that_a_caller_may_override_have_their_own_values() -> None:
-    text = TEXT.replace("[2,3,4,5] x)", "[2,3,4,5] x, float[1] k)").replace("Exp(x)", "Mul(x, k)")
-    model = onnx.parser.parse_model(text)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([3.0]), "k"))
-    graph = Graph.load(model)
-    samples = feeds(4)
-    found = channel_covariances(graph, {"a": 1}, load_samples(samples, graph))["a"]
-    rows = np.concatenate([s["x"].transpose(0, 2, 3, 1).reshape(-1, 3) for s in samples])
-    np.testing.assert_allclose(found, 9 * np.cov(rows, rowvar=False, bias=True), rtol=1e-5)
-    assert graph.overridable

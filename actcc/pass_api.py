@@ -58,7 +58,8 @@ class Pass(ABC):
         """The same sites with facts that calibration samples tell, for `candidates` and `apply`.
 
         Called between `sites` and `candidates` where there are samples, which have no labels. The
-        facts may depend on nothing else: a plan that is applied again learns them again.
+        facts may depend on nothing else: a plan that is applied again learns them again, for the
+        passes of which it chose an approximate candidate. Sites that are left out stay as they are.
         """
         return sites
 

@@ -49,6 +49,8 @@ _SHARES_OF_PAIRS = (0.85, 0.7, 0.55)
 # Devices compute channels in groups of as many.
 _GRANULE = 16
 _LEAST_RANK = 32
+# The repair sums products of any two of them.
+_MOST_COLUMNS = 8192
 _GEMM_WITHOUT_BIAS = 11
 
 _Layer = Convolution | FullyConnected
@@ -70,7 +72,7 @@ class FactorizeLayers(Pass):
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
         """Some ranks below that at which nothing is gained."""
-        for rank in sorted(_ranks(site), reverse=True):
+        for rank in str(site.facts["ranks"]).split():
             yield Candidate(f"rank {rank}")
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
@@ -100,24 +102,22 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
         yield Refusal(subject, "what is added to a product is no constant row")
         return
     columns, outputs = _matrix(found).shape
-    if min(columns, outputs) > MOST_DIRECTIONS:
+    if min(columns, outputs) > MOST_DIRECTIONS or columns > _MOST_COLUMNS:
         yield Refusal(subject, f"{columns} × {outputs} weights are too many to decompose")
         return
     shares, limit = _SHARES, columns * outputs / (columns + outputs)
     if len(links) > 1:
         shares, limit = _SHARES_OF_PAIRS, min(_width(graph, links[0], types), columns, outputs)
-    if limit * shares[0] < _LEAST_RANK:
+    ranks = {round(limit * share / _GRANULE) * _GRANULE for share in shares}
+    offered = sorted((rank for rank in ranks if _LEAST_RANK <= rank < limit), reverse=True)
+    if not offered:
         yield Refusal(subject, f"it gets smaller only below rank {limit:.0f}, which is too little")
         return
-    facts: dict[str, Fact] = {"layers": "\n".join(names), "limit": limit, "pair": len(links) > 1}
+    facts: dict[str, Fact] = {
+        "layers": "\n".join(names),
+        "ranks": " ".join(str(rank) for rank in offered),
+    }
     yield Site(nodes, links[0].reads, last.gives, ", ".join(k.op for k in links), facts, subject)
-
-
-def _ranks(site: Site) -> set[int]:
-    shares = _SHARES_OF_PAIRS if site.facts["pair"] else _SHARES
-    limit = float(site.facts["limit"])
-    rounded = {round(limit * share / _GRANULE) * _GRANULE for share in shares}
-    return {rank for rank in rounded if _LEAST_RANK <= rank < limit}
 
 
 def _read(graph: Graph, names: Sequence[str], types: Types) -> _Layer | Obstacle:

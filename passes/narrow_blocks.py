@@ -8,7 +8,7 @@ its activations, and every tensor its name (channel pruning without training: He
 whose loss the others make up for best, again and again (Hassibi and Stork 1993; see
 `actcc.linear.elimination`), so that narrower candidates keep some of what wider ones keep. Where
 the last layer has a kernel, its taps are taken for outputs that know nothing of each other. Without
-samples, and beyond 4096 units, those stay whose weights are the largest: ‖W₁[j]‖·‖W₂[:, j]‖.
+samples, and beyond 3072 units, those stay whose weights are the largest: ‖W₁[j]‖·‖W₂[:, j]‖.
 Approximate, bound by the budget; what is left is fitted by the repair to what the block gave.
 
 Requires: constant weights that are not shared, nothing that has numbers of its own for each unit
@@ -17,7 +17,7 @@ between the layers (PRelu, squeeze-and-excitation), and that nothing else reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +39,8 @@ _SHARES: Mapping[str, float] = {
 }
 # Accelerators work on channels in groups of 16; in a narrow block those would be few.
 _MULTIPLE, _MULTIPLE_OF_FEW, _FEW = 16, 8, 64
-_MOST_ELIMINATED = 4096
+_MOST_ELIMINATED = 3072
+_MOST_BYTES = 512 << 20
 
 
 @rewrite("narrow-blocks")
@@ -53,25 +54,18 @@ class NarrowBlocks(Pass):
 
     def observe(self, graph: Graph, sites: Sequence[Site], samples: SampleSet) -> Iterable[Site]:
         """The same sites, with the order in which their units go decided on the samples."""
-        readers = {site.id: graph.node(str(site.facts["last"])) for site in sites}
-        axes = {
-            readers[site.id].inputs[0].name: 1 if readers[site.id].op == "Conv" else -1
-            for site in sites
-            if _fewest(site)
-            and int(site.facts["units"]) <= _MOST_ELIMINATED
-            # What a caller may override is no part of a sample.
-            and not graph.overridable
-        }
-        covariances = channel_covariances(graph, axes, samples) if axes else {}
-        for site in sites:
-            reader = readers[site.id]
-            covariance = covariances.pop(reader.inputs[0].name, None)
-            if covariance is None or not np.isfinite(covariance).all():
-                yield site
-                continue
-            outgoing = weights_by_input(graph, reader)
-            order = elimination_order(covariance, outgoing, _fewest(site))
-            yield replace(site, facts={**site.facts, "order": _written(order)})
+        observed = [site for site in sites if _is_observed(graph, site)]
+        for group in _groups(observed):
+            readers = {site.id: graph.node(str(site.facts["last"])) for site in group}
+            axes = {r.inputs[0].name: 1 if r.op == "Conv" else -1 for r in readers.values()}
+            covariances = channel_covariances(graph, axes, samples)
+            for site in group:
+                reader = readers[site.id]
+                covariance = covariances[reader.inputs[0].name]
+                if np.isfinite(covariance).all():
+                    outgoing = weights_by_input(graph, reader)
+                    order = elimination_order(covariance, outgoing, _fewest(site))
+                    yield replace(site, facts={**site.facts, "order": _written(order)})
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
         """A share of the units, in whole groups of channels."""
@@ -91,6 +85,27 @@ class NarrowBlocks(Pass):
             keep_outputs(graph, graph.node(name), chosen)
         keep_inputs(graph, graph.node(str(site.facts["last"])), chosen)
         graph.prune()
+
+
+def _is_observed(graph: Graph, site: Site) -> bool:
+    """Whether an order can be learnt; what a caller may override is no part of a sample."""
+    few = int(site.facts["units"]) <= _MOST_ELIMINATED
+    return bool(_fewest(site)) and few and not graph.overridable
+
+
+def _groups(sites: Sequence[Site]) -> Iterator[list[Site]]:
+    """Sites whose covariances are in memory at the same time."""
+    group: list[Site] = []
+    held = 0
+    for site in sites:
+        wanted = 8 * int(site.facts["units"]) ** 2
+        if group and held + wanted > _MOST_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(site)
+        held += wanted
+    if group:
+        yield group
 
 
 def _site(graph: Graph, found: InnerUnits) -> Site:

@@ -174,6 +174,22 @@ def test_where_a_caller_may_override_a_constant_the_samples_say_nothing() -> Non
     assert offered(graph, rows).site.facts == offered(graph).site.facts
 
 
+def test_orders_are_the_same_however_few_covariances_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    sizes = {"A": (8, 32), "B": (32, 48), "C": (48, 8)}
+    constants = {n: random.standard_normal(s).astype(np.float32) for n, s in sizes.items()}
+    body = "a = Gemm(x, A) b = Elu(a) c = Gemm(b, B) d = Elu(c) y = Gemm(d, C)"
+    graph = graph_of(body, (20, 8), constants)
+    rows = [{"x": random.standard_normal((20, 8)).astype(np.float32)} for _ in range(8)]
+    seen = load_samples(rows, graph)
+    together = [site.site.facts["order"] for site in surveyed(graph, seen).sites]
+    monkeypatch.setattr("actcc.passes.narrow_blocks._MOST_BYTES", 1)
+    assert [site.site.facts["order"] for site in surveyed(graph, seen).sites] == together
+    assert len(set(together)) == 2
+
+
 @pytest.mark.parametrize("kind", ["inverted residual", "mlp"])
 def test_units_chosen_on_samples_lose_less_than_those_of_the_largest_weights(kind: str) -> None:
     graph = network(BLOCKS[kind])

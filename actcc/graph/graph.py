@@ -150,7 +150,11 @@ class Graph(View):
 
     def set_input(self, node: Node, index: int, value: Operand) -> None:
         """Let input `index` of `node` be another tensor or a new initializer."""
-        node.inputs[index] = self._operand(value)
+        before, operand = node.inputs[index], self._operand(value)
+        node.inputs[index] = operand
+        constant = isinstance(before, gs.Constant) and isinstance(operand, gs.Constant)
+        if constant and tuple(before.shape) != tuple(operand.shape):
+            self._forget_shapes(node)
         self._touch()
 
     def append_input(self, node: Node, value: Operand) -> None:
@@ -228,6 +232,19 @@ class Graph(View):
         known = (self._types or self._hints).get(like) or self.types.get(like)
         if known is not None:
             self._hints[name] = known
+
+    def _forget_shapes(self, node: Node) -> None:
+        """Drop what the model declares of tensors behind a node: its weights have other sizes."""
+        outputs = {tensor.name for tensor in self.outputs}
+        frontier, seen = list(node.outputs), set()
+        while frontier:
+            tensor = frontier.pop()
+            if tensor.name in seen or tensor.name in outputs or tensor.is_empty():
+                continue
+            seen.add(tensor.name)
+            tensor.shape = None
+            self._hints.pop(tensor.name, None)
+            frontier += [written for reader in tensor.outputs for written in reader.outputs]
 
     def _position(self, node: Node) -> int:
         """Place in the schedule; by identity, since graphsurgeon compares nodes by value."""

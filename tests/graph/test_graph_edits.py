@@ -362,6 +362,25 @@ def test_a_node_that_reads_a_tensor_twice_is_one_consumer() -> None:
     assert [node.name for node in graph.consumers("c")] == ["abs"]
 
 
+def test_weights_of_another_size_outdate_what_the_file_declares_behind_them() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[2,8] x) => (float[2,4] y)
+        { a = Gemm(x, w)  b = Relu(a)  y = Gemm(b, v) }
+    """
+    model = onnx.parser.parse_model(text)
+    weights = {"w": np.ones((8, 6), np.float32), "v": np.ones((6, 4), np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in weights.items())
+    graph = Graph.load(onnx.shape_inference.infer_shapes(model))
+    assert {info.name for info in graph.to_proto().graph.value_info} >= {"a", "b"}
+    first, _, last = graph.nodes()
+    graph.set_input(first, 1, weights["w"][:, :3])
+    graph.set_input(last, 1, weights["v"][:3])
+    assert graph.shape("b") == (2, 3)
+    found = run(session(graph), {"x": np.ones((2, 8), np.float32)})["y"]
+    assert found.tolist() == [[24.0] * 4] * 2
+
+
 def test_types_follow_an_edit() -> None:
     graph = chain()
     assert graph.shape("c") == (4,)

@@ -12,8 +12,7 @@ samples, and beyond 3072 units, those stay whose weights are the largest: â€–Wâ‚
 Approximate, bound by the budget; what is left is fitted by the repair to what the block gave.
 
 Requires: constant weights that are not shared, nothing that has numbers of its own for each unit
-between the layers (PRelu), and that nothing else reads what lies there. A squeeze-and-excitation
-there sees the mean of the units that stay.
+between the layers (PRelu, squeeze-and-excitation), and that nothing else reads what lies there.
 """
 
 from __future__ import annotations
@@ -84,9 +83,7 @@ class NarrowBlocks(Pass):
         chosen = np.sort(np.array(order[:count]))
         for name in str(site.facts["making"]).split("\n"):
             keep_outputs(graph, graph.node(name), chosen)
-        for name in [str(site.facts["last"]), *str(site.facts["gates"]).split("\n")]:
-            if name:
-                keep_inputs(graph, graph.node(name), chosen)
+        keep_inputs(graph, graph.node(str(site.facts["last"])), chosen)
         graph.prune()
 
 
@@ -114,10 +111,8 @@ def _groups(sites: Sequence[Site]) -> Iterator[list[Site]]:
 def _site(graph: Graph, found: InnerUnits) -> Site:
     *making, last = found.links
     nodes = [name for link in making for name in link.nodes] + [*last.nodes[: last.own]]
-    makers = [*making, *(gate for _, gate in found.gates)]
     facts: dict[str, Fact] = {
-        "making": "\n".join(name for link in makers for name in link.nodes[: link.own]),
-        "gates": "\n".join(first.layer for first, _ in found.gates),
+        "making": "\n".join(name for link in making for name in link.nodes[: link.own]),
         "last": last.layer,
         "units": found.count,
         "order": _written(_by_weights(graph, found)),

@@ -15,6 +15,7 @@ Requires: constant weights in one group; fewer products than before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -67,7 +68,7 @@ class FactorizeLayers(Pass):
             for link in chain:
                 yield from _site(graph, [link], types)
             for first, second in pairwise(chain):
-                if first.is_bare and first.nodes == first.nodes[: first.own]:
+                if first.is_bare and len(first.nodes) == first.own:
                     yield from _site(graph, [first, second], types)
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
@@ -79,9 +80,10 @@ class FactorizeLayers(Pass):
         """Write the two layers of the best approximation of that rank."""
         types = types_in_every_run(graph)
         names = str(site.facts["layers"]).split("\n")
-        found = _read(graph, names, types)
-        if isinstance(found, Obstacle):
-            raise PassError(f"site '{site.id}' cannot be rewritten any more: {found.reason}")
+        parts = _parts(graph, names, types)
+        if isinstance(parts, Obstacle):
+            raise PassError(f"site '{site.id}' cannot be rewritten any more: {parts.reason}")
+        found = _whole(parts)
         rank = int(candidate.name.removeprefix("rank "))
         if isinstance(found, Convolution):
             _write_convolutions(graph, site, found, rank)
@@ -93,21 +95,22 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
     last = links[-1]
     subject = last.gives if len(links) == 1 else f"{last.gives} ({len(links)} layers)"
     names = [link.layer for link in links]
-    found = _read(graph, names, types)
-    if isinstance(found, Obstacle):
-        yield Refusal(subject, found.reason)
+    parts = _parts(graph, names, types)
+    if isinstance(parts, Obstacle):
+        yield Refusal(subject, parts.reason)
         return
     nodes = [name for link in links for name in link.nodes[: link.own]]
-    if isinstance(found, FullyConnected) and [node.name for node in found.nodes] != nodes:
+    if _nodes_of_products(parts) not in ([], nodes):
         yield Refusal(subject, "what is added to a product is no constant row")
         return
-    columns, outputs = _matrix(found).shape
+    columns, width = _matrix(parts[0]).shape
+    outputs = _matrix(parts[-1]).shape[1]
     if min(columns, outputs) > MOST_DIRECTIONS or columns > _MOST_COLUMNS:
         yield Refusal(subject, f"{columns} × {outputs} weights are too many to decompose")
         return
     shares, limit = _SHARES, columns * outputs / (columns + outputs)
     if len(links) > 1:
-        shares, limit = _SHARES_OF_PAIRS, min(_width(graph, links[0], types), columns, outputs)
+        shares, limit = _SHARES_OF_PAIRS, min(width, columns, outputs)
     ranks = {round(limit * share / _GRANULE) * _GRANULE for share in shares}
     offered = sorted((rank for rank in ranks if _LEAST_RANK <= rank < limit), reverse=True)
     if not offered:
@@ -120,28 +123,38 @@ def _site(graph: Graph, links: Sequence[Link], types: Types) -> Iterator[Site | 
     yield Site(nodes, links[0].reads, last.gives, ", ".join(k.op for k in links), facts, subject)
 
 
-def _read(graph: Graph, names: Sequence[str], types: Types) -> _Layer | Obstacle:
-    """The layer, or the composition of two, as one map."""
-    found = [_layer(graph, name, types) for name in names]
+def _parts(graph: Graph, names: Sequence[str], types: Types) -> list[_Layer] | Obstacle:
+    """One layer, or two of a kind of which the second maps each position by itself."""
+    found: list[_Layer] = []
+    for name in names:
+        layer = _layer(graph, name, types)
+        if isinstance(layer, Obstacle):
+            return layer
+        found.append(layer)
     last = found[-1]
-    if len(found) == 1:
+    if isinstance(found[0], Convolution) != isinstance(last, Convolution):
+        return Obstacle("layers of two kinds")
+    if len(found) > 1 and isinstance(last, Convolution) and not _is_pointwise(last):
+        return Obstacle("the second layer maps several positions")
+    return found
+
+
+def _whole(parts: Sequence[_Layer]) -> _Layer:
+    """The composition of the parts, as one map."""
+    first, last = parts[0], parts[-1]
+    if len(parts) == 1:
         return last
-    first = found[0]
-    if isinstance(first, Obstacle):
-        return first
     if isinstance(first, Convolution) and isinstance(last, Convolution):
-        if not _is_pointwise(last):
-            return Obstacle("the second layer maps several positions")
         return composition_inside(first, last)
-    if isinstance(first, FullyConnected) and isinstance(last, FullyConnected):
-        return FullyConnected(
-            (*first.nodes, *last.nodes),
-            first.source,
-            last.result,
-            compose_maps(first.map, last.map),
-            last.element,
-        )
-    return last if isinstance(last, Obstacle) else Obstacle("layers of two kinds")
+    assert isinstance(first, FullyConnected)
+    assert isinstance(last, FullyConnected)
+    return replace(last, source=first.source, map=compose_maps(first.map, last.map))
+
+
+def _nodes_of_products(parts: Sequence[_Layer]) -> list[str]:
+    """Names of the nodes of fully connected layers; none for convolutions."""
+    products = [part for part in parts if isinstance(part, FullyConnected)]
+    return [node.name for part in products for node in part.nodes]
 
 
 def _layer(graph: Graph, name: str, types: Types) -> _Layer | Obstacle:
@@ -158,12 +171,6 @@ def _layer(graph: Graph, name: str, types: Types) -> _Layer | Obstacle:
 
 def _is_pointwise(layer: Convolution) -> bool:
     return layer.weights[0, 0].size == 1 and not any(layer.pads) and set(layer.strides) <= {1}
-
-
-def _width(graph: Graph, link: Link, types: Types) -> int:
-    """Channels that a layer writes."""
-    found = _layer(graph, link.layer, types)
-    return 0 if isinstance(found, Obstacle) else _matrix(found).shape[1]
 
 
 def _matrix(layer: _Layer) -> Array:

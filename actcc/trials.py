@@ -21,6 +21,7 @@ from actcc.verify import Verdict
 _FIRST_SHARE = 0.4
 _LARGEST_STEP = 4.0
 _CLOSE_ENOUGH = 1.08
+_USED = 0.95
 _LATENCY_USED = 0.97
 _LATENCY_MARGIN = 0.99
 
@@ -72,11 +73,14 @@ class Allowance:
         allowance = cls.first(budget)
         useful = [entry for entry in known if entry[0] > 0 and entry[2] > 0]
         low = max((loss for loss, held, _ in useful if held), default=0.0)
-        # The one that came closest is learned last: the next value is guessed from it.
-        for loss, held, spent in sorted(useful, key=lambda entry: -abs(math.log(entry[2]))):
-            if held or loss > low:
-                allowance.value = loss
-                allowance.learn(held=held, spent=spent)
+        # A trial that lost by chance bounds nothing below one that held.
+        bounding = [entry for entry in useful if entry[1] or entry[0] > low]
+        bounding.sort(key=lambda entry: entry[0] if entry[1] else -entry[0])
+        for loss, held, spent in bounding:
+            allowance.value = loss
+            allowance.learn(held=held, spent=spent)
+        if allowance.low > 0 and math.isfinite(allowance.high):
+            allowance.value = allowance._between(_USED / _rate(useful))
         return allowance
 
     def learn(self, *, held: bool, spent: float) -> None:
@@ -97,14 +101,27 @@ class Allowance:
             step = 0.9 / spent if math.isfinite(spent) and spent > 0 else 0.0
             self.value = self.high * min(max(step, 1 / _LARGEST_STEP), 0.75)
         else:
-            guess = self.value * 0.95 / spent if spent > 0 else math.sqrt(self.low * self.high)
-            margin = (self.high / self.low) ** 0.25
-            self.value = min(max(guess, self.low * margin), self.high / margin)
+            guess = self.value * _USED / spent if spent > 0 else math.sqrt(self.low * self.high)
+            self.value = self._between(guess)
+
+    def _between(self, guess: float) -> float:
+        """The guess, but not too close to either side."""
+        margin = (self.high / self.low) ** 0.25
+        return min(max(guess, self.low * margin), self.high / margin)
 
     @property
     def settled(self) -> bool:
         """Whether the two sides are as close as one more trial is worth."""
         return self.low > 0 and self.high / self.low < _CLOSE_ENOUGH
+
+
+def _rate(known: Iterable[tuple[float, bool, float]]) -> float:
+    """Share of the budget for a unit of predicted loss; trials close to the budget count most.
+
+    One trial alone is off by the noise of its drop.
+    """
+    weighed = [(min(spent, 1 / spent), loss, spent) for loss, _, spent in known]
+    return sum(w * spent for w, _, spent in weighed) / sum(w * loss for w, loss, _ in weighed)
 
 
 @dataclass

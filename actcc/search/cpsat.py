@@ -13,6 +13,8 @@ from actcc.trials import Allowance, LatencyAllowance, Refused, Trial
 
 SOLVER_WORKERS = 2  # part of a plan's provenance: CP-SAT's answer may depend on it
 _SOLVE_LIMIT_S = 20.0
+# What a plan spends at least: drops within the noise may be negative.
+_LEAST_SPENT = 0.05
 
 
 class CpSat:
@@ -91,7 +93,9 @@ def _first_allowance(space: Space, seen: Sequence[Trial | Refused]) -> Allowance
     limit = space.latency_limit_ns
     if space.most_accurate and limit is not None:
         return LatencyAllowance(limit)
-    known = [
-        (trial.predicted_loss, *space.spent(trial)) for trial in seen if isinstance(trial, Trial)
-    ]
+    known = []
+    for trial in seen:
+        if isinstance(trial, Trial):
+            held, spent = space.spent(trial)
+            known.append((trial.predicted_loss, held, max(spent, _LEAST_SPENT)))
     return Allowance.warm(space.allowed_drop, known)

@@ -15,10 +15,11 @@ from actcc.graph.files import deliver, staging_folder, writing
 from actcc.graph.fingerprint import first_difference, model_parts
 from actcc.normalize import normalize
 from actcc.output import check_output
-from actcc.pass_api import apply_candidates, select_passes, sites_of
+from actcc.pass_api import select_passes, sites_of
 from actcc.plan import Plan, SitePlan
 from actcc.repair import RepairMethod
 from actcc.result import copy_of_original
+from actcc.rewriting import rewrite_network
 from actcc.site import Candidate, OfferedSite, Site
 
 
@@ -93,13 +94,18 @@ def _rewritten(
     for found in passes:
         places |= {s.id: s for s in sites_of(graph, found, samples) if isinstance(s, Site)}
     chosen = [(_offered(site, places), site.chosen) for site in plan.rewritten]
-    rewritten = apply_candidates(graph, passes, chosen)
     method = RepairMethod.from_settings(plan.settings)
-    if not approximate or method.name == "none":
-        return rewritten
-    if samples is None:
+    late = {found.name for found in passes if found.late}
+    repairs = bool(approximate - late) and method.name != "none"
+    if samples is None and repairs:
         samples = _samples(bound, plan, calibration, preprocessing)
-    return method.run(graph, rewritten, samples, seed=plan.seed).graph
+
+    def repaired(before: Graph, after: Graph) -> Graph:
+        assert samples is not None
+        return method.run(before, after, samples, seed=plan.seed).graph
+
+    repair = repaired if repairs else None
+    return rewrite_network(graph, passes, chosen, repair=repair, samples=samples).graph
 
 
 def _is_exact(site: SitePlan) -> bool:

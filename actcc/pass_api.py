@@ -32,15 +32,21 @@ _SIGNATURES = {
     "candidates": ("self", "site", "target"),
     "apply": ("self", "graph", "site", "candidate"),
     "observe": ("self", "graph", "sites", "samples"),
+    "neighbours": ("self", "graph", "sites"),
 }
 
 
 class Pass(ABC):
-    """A rewrite that finds sites, offers candidates and applies the chosen one."""
+    """A rewrite that finds sites, offers candidates and applies the chosen one.
+
+    Attributes:
+        late: applied behind the repair, last of all; its sites are found and observed again then.
+    """
 
     name: ClassVar[str] = ""
     exact: ClassVar[bool] = False
     default: ClassVar[bool] = True
+    late: ClassVar[bool] = False
 
     @abstractmethod
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
@@ -62,6 +68,13 @@ class Pass(ABC):
         passes of which it chose an approximate candidate. Sites that are left out stay as they are.
         """
         return sites
+
+    def neighbours(self, graph: Graph, sites: Sequence[Site]) -> Iterable[tuple[Site, Site]]:
+        """Pairs of its sites whose candidates may cost another amount together than apart.
+
+        The first comes first in topological order. Each pair is priced as a whole too.
+        """
+        return ()
 
     @property
     def observes(self) -> bool:

@@ -222,6 +222,7 @@ class Prepared:
             file_name,
             job.journal,
             repair=job.repaired if job.repairs else None,
+            samples=job.fitted_samples,
         )
 
     def outcome(self, trials: Trials) -> Outcome:

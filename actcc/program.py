@@ -10,7 +10,7 @@ from actcc.accuracy.estimate import Estimates
 from actcc.plan import CandidateFigures, SitePlan
 from actcc.prices import Unpriced
 from actcc.pricing import SitePrices
-from actcc.selection import Choice, MemoryStep, Option, Problem
+from actcc.selection import Choice, MemoryStep, Option, PairTerm, Problem
 from actcc.site import KEEP, Candidate, OfferedSite
 
 _PPM = 1_000_000
@@ -30,6 +30,7 @@ class Evidence:
         memory: live bytes by schedule step and candidate; empty without a memory budget.
         estimator: what the losses were estimated by.
         dram_bytes: peak use of the memory outside the chip by the original, where it is known.
+        pairs: what neighbouring sites cost together beyond what each costs alone.
     """
 
     sites: Sequence[OfferedSite]
@@ -41,6 +42,7 @@ class Evidence:
     memory: tuple[MemoryStep, ...] = ()
     estimator: str = "fidelity"
     dram_bytes: int | None = None
+    pairs: tuple[PairTerm, ...] = ()
 
     def figures(self, site: OfferedSite, candidate: Candidate) -> CandidateFigures:
         """Price and loss of a candidate; `reason` is set if it cannot be offered."""
@@ -89,14 +91,27 @@ def build_problem(evidence: Evidence) -> Problem:
                 )
             )
         choices.append(Choice(site.id, tuple(options)))
-    offered = {(choice.id, option.name) for choice in choices for option in choice.options}
-    return Problem(
-        choices=tuple(choices),
+    problem = Problem(tuple(choices), base_cost_ns=round(evidence.base_latency_ns))
+    return _with_terms(problem, evidence.pairs, evidence.memory)
+
+
+def with_choices(problem: Problem, choices: Sequence[Choice]) -> Problem:
+    """The program with other choices; what is said of options that are not there is left out."""
+    bare = replace(problem, choices=tuple(choices), pairs=(), memory=())
+    return _with_terms(bare, problem.pairs, problem.memory)
+
+
+def _with_terms(
+    problem: Problem, pairs: Sequence[PairTerm], memory: Sequence[MemoryStep]
+) -> Problem:
+    offered = {(choice.id, option.name) for choice in problem.choices for option in choice.options}
+    return replace(
+        problem,
+        pairs=tuple(pair for pair in pairs if offered.issuperset(pair.ends)),
         memory=tuple(
             replace(step, terms=tuple(term for term in step.terms if term[:2] in offered))
-            for step in evidence.memory
+            for step in memory
         ),
-        base_cost_ns=round(evidence.base_latency_ns),
     )
 
 

@@ -72,6 +72,12 @@ class Target:
         return self.profile.settings
 
     @property
+    def int8_weight_bits(self) -> int | None:
+        """Of weights in QuantizeLinear models; None where the target does not run such models."""
+        found = self.profile.settings.get("int8_weight_bits")
+        return None if found is None else int(found)
+
+    @property
     def entry(self) -> BackendEntry:
         """What is known of the backend without importing it.
 

@@ -106,7 +106,7 @@ class Allowance:
 
     def _between(self, guess: float) -> float:
         """The guess, but not too close to either side."""
-        margin = (self.high / self.low) ** 0.25
+        margin: float = (self.high / self.low) ** 0.25
         return min(max(guess, self.low * margin), self.high / margin)
 
     @property
@@ -120,8 +120,12 @@ def _rate(known: Iterable[tuple[float, bool, float]]) -> float:
 
     One trial alone is off by the noise of its drop.
     """
-    weighed = [(min(spent, 1 / spent), loss, spent) for loss, _, spent in known]
-    return sum(w * spent for w, _, spent in weighed) / sum(w * loss for w, loss, _ in weighed)
+    spent_in_all = loss_in_all = 0.0
+    for loss, _, spent in known:
+        weight = min(spent, 1 / spent)
+        spent_in_all += weight * spent
+        loss_in_all += weight * loss
+    return spent_in_all / loss_in_all
 
 
 @dataclass

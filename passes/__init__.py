@@ -24,6 +24,7 @@ from actcc.passes.move_activation import MoveActivation
 from actcc.passes.narrow_blocks import NarrowBlocks
 from actcc.passes.pooling_chain import PoolingChain
 from actcc.passes.prune_branch import PruneBranch
+from actcc.passes.quantize_layers import QuantizeLayers
 from actcc.passes.remove_identity import RemoveIdentity
 from actcc.passes.remove_squeeze_excite import RemoveSqueezeExcite
 from actcc.passes.simplify import Simplify
@@ -49,6 +50,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     LinearBottleneck,
     RemoveSqueezeExcite,
     PruneBranch,
+    QuantizeLayers,
 )
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.

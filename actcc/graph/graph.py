@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -169,7 +170,33 @@ class Graph(View):
 
     def initializer(self, name: str, values: Array) -> Tensor:
         """A new initializer; where the name is taken it gets a number."""
-        return gs.Constant(self._fresh(name), np.ascontiguousarray(values))
+        return gs.Constant(self._fresh(name), np.asarray(values, order="C"))  # keeps scalars so
+
+    def raise_opset(self, version: int) -> None:
+        """Convert to a newer set of ONNX's operators, in place; nodes keep their names.
+
+        `Node` and `Tensor` objects from before are of no use afterwards.
+
+        Raises:
+            PassError: ONNX's converter does not know a way.
+        """
+        if self.opset >= version:
+            return
+        from onnx import version_converter
+
+        try:
+            converted = version_converter.convert_version(self.to_proto(), version)
+        except Exception as error:  # it raises RuntimeError, and whatever protobuf raises
+            reason = " ".join(str(error).split())
+            raise PassError(
+                f"operator set {self.opset} cannot be converted to {version} ({reason}); "
+                "export the model with a newer one"
+            ) from error
+        surgeon, header = from_proto(converted, external=self._header.external)
+        self._surgeon = surgeon
+        self._header = replace(header, metadata=self._header.metadata)
+        self._names = None
+        self._touch()
 
     def freeze_initializers(self) -> list[str]:
         """Make initializers that are listed as inputs constants; returns their names."""

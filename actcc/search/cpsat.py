@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from actcc.errors import InfeasibleError
@@ -18,33 +19,75 @@ _LEAST_SPENT = 0.05
 
 
 class CpSat:
-    """The loop solve → rewrite → verify → tighten; see `actcc.trials`."""
+    """The loop solve → rewrite → verify → tighten; see `actcc.trials`.
+
+    Where the loop ends and trials are left, it goes on with the pass that saves most alone. Losses
+    of different passes do not add up in the same way, and plans of one kind of rewrite can be
+    better than their predictions say.
+    """
 
     def __init__(self, space: Space, seen: Sequence[Trial | Refused]) -> None:
         self._space = space
         self._allowance = _first_allowance(space, seen)
-        self._any_verified = any(isinstance(trial, Trial) for trial in seen)
+        self._seen = list(seen)
         self._exhausted = self._allowance.value <= 0
+        self._narrowed = False
 
     def propose(self) -> Chosen | None:
         """See `Strategy`."""
+        chosen = self._next()
+        if chosen is None and not self._narrowed and self._narrow():
+            chosen = self._next()
+        return chosen
+
+    def learn(self, trial: Trial | Refused, *, known: bool) -> None:
+        """See `Strategy`."""
+        held, spent = self._space.spent(trial)
+        if not known:
+            self._seen.append(trial)
+        if known and held and self._allowance.value >= self._space.largest_loss:
+            self._exhausted = True  # everything that saves time is in the plan already
+            return
+        self._allowance.learn(held=held, spent=0.0 if known and held else spent)
+
+    def _next(self) -> Chosen | None:
+        """The plan for the present allowance; None where its two sides have met."""
         if self._exhausted or self._allowance.settled:
             return None
         try:
             return self._solve(self._allowance.value)
         except InfeasibleError:
-            if self._any_verified:
+            if any(isinstance(trial, Trial) for trial in self._seen):
                 return None  # the allowance was tightened past what can be reached
             raise
 
-    def learn(self, trial: Trial | Refused, *, known: bool) -> None:
-        """See `Strategy`."""
-        held, spent = self._space.spent(trial)
-        self._any_verified |= isinstance(trial, Trial)
-        if known and held and self._allowance.value >= self._space.largest_loss:
-            self._exhausted = True  # everything that saves time is in the plan already
-            return
-        self._allowance.learn(held=held, spent=0.0 if known and held else spent)
+    def _narrow(self) -> bool:
+        """Leave nothing but one pass to choose from; False where there is nothing else."""
+        self._narrowed = True
+        main, before = self._main_pass(), self._allowance
+        if main is None or not isinstance(before, Allowance):
+            return False
+        self._space = self._space.only(main)
+        inside = [trial for trial in self._seen if self._space.holds(trial.chosen)]
+        allowance = Allowance.warm(self._space.allowed_drop, _known(self._space, inside))
+        if not allowance.low:
+            allowance.value = max(allowance.value, before.low)
+        self._allowance = allowance
+        self._exhausted = False
+        return True
+
+    def _main_pass(self) -> str | None:
+        """The pass that saves most in the best trial; None where no other loses accuracy there."""
+        holding = [t for t in self._seen if isinstance(t, Trial) and t.verdict.holds]
+        if not holding:
+            return None
+        best = min(holding, key=lambda trial: trial.verdict.latency.ratio)
+        saved: Counter[str] = Counter()
+        for site, name in best.chosen.items():
+            option = self._space.problem.options[site][name]
+            if option.loss_ppm > 0:
+                saved[self._space.passes[site]] -= option.cost_ns
+        return saved.most_common(1)[0][0] if len(saved) > 1 else None
 
     def _solve(self, allowance: float) -> Chosen:
         """The best plan under an allowance.
@@ -93,9 +136,14 @@ def _first_allowance(space: Space, seen: Sequence[Trial | Refused]) -> Allowance
     limit = space.latency_limit_ns
     if space.most_accurate and limit is not None:
         return LatencyAllowance(limit)
+    return Allowance.warm(space.allowed_drop, _known(space, seen))
+
+
+def _known(space: Space, seen: Sequence[Trial | Refused]) -> list[tuple[float, bool, float]]:
+    """Of each trial its predicted loss, whether it held, and the share of the budget it spent."""
     known = []
     for trial in seen:
         if isinstance(trial, Trial):
             held, spent = space.spent(trial)
             known.append((trial.predicted_loss, held, max(spent, _LEAST_SPENT)))
-    return Allowance.warm(space.allowed_drop, known)
+    return known

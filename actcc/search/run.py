@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from actcc.calibration import SampleSet
 from actcc.errors import ActccError, InfeasibleError, SearchError
 from actcc.graph import Graph, content_hash
 from actcc.journal import Journal
-from actcc.pass_api import Pass, apply_candidates
+from actcc.pass_api import Pass
 from actcc.program import Evidence
 from actcc.progress import Advance, Progress
+from actcc.rewriting import Repairer, rewrite_network
 from actcc.search.cpsat import CpSat, solve_within
 from actcc.search.greedy import Greedy
 from actcc.search.optuna_study import OptunaStudy
@@ -21,9 +23,6 @@ from actcc.search.space import Chosen, Space
 from actcc.search.strategy import Strategy
 from actcc.trials import Refused, Trial, Trials
 from actcc.verify import Verdict, Verifier
-
-Repairer = Callable[[Graph, Graph], Graph]
-"""From the network before and behind its rewrite, the latter with new weights."""
 
 STRATEGIES: Mapping[str, Callable[[Space, Sequence[Trial | Refused]], Strategy]] = {
     "cpsat": CpSat,
@@ -79,6 +78,7 @@ class Search:
         file_name: of every trial's model; a side file of weights is named after it.
         journal: where verdicts are kept.
         repair: re-fits what approximate candidates break; None where nothing is repaired.
+        samples: for calibration, which passes observe.
     """
 
     graph: Graph
@@ -90,6 +90,7 @@ class Search:
     file_name: str
     journal: Journal
     repair: Repairer | None = field(default=None, kw_only=True)
+    samples: SampleSet | None = field(default=None, kw_only=True)
 
     def run(self, strategy: str, advance: Advance) -> None:
         """Trials as the strategy proposes them; exact rewrites alone where none of them is good.
@@ -155,15 +156,14 @@ class Search:
     def _attempt(self, chosen: Chosen) -> Trial:
         # In the order of the sites, as when the plan is applied again.
         pairs = [(s, chosen[s.id]) for s in self.evidence.sites if s.id in chosen]
-        rewritten = apply_candidates(self.graph, self.passes, pairs)
-        exact = all(site.candidate(name).exact for site, name in pairs)
-        path = self._saved(rewritten, f"trial-{self.trials.attempted}")
+        found = rewrite_network(
+            self.graph, self.passes, pairs, repair=self.repair, samples=self.samples
+        )
+        path = self._saved(found.graph, f"trial-{self.trials.attempted}")
         unrepaired: Path | None = None
-        if self.repair is not None and not exact:
-            unrepaired = path
-            repaired = self.repair(self.graph, rewritten)
-            path = self._saved(repaired, f"trial-{self.trials.attempted}-repaired")
-        verdict = self._verdict(chosen, path, unrepaired, exact=exact)
+        if found.unrepaired is not None:
+            unrepaired = self._saved(found.unrepaired, f"trial-{self.trials.attempted}-unrepaired")
+        verdict = self._verdict(chosen, path, unrepaired, exact=found.exact)
         predicted = self.space.totals(chosen)
         # The machine's pace may have changed since the base was timed; the ratio has not.
         pace = verdict.latency.original_ns / self.evidence.original_latency_ns

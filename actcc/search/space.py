@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from actcc.budget import Budget
-from actcc.program import Evidence, build_problem
+from actcc.program import Evidence, build_problem, with_choices
 from actcc.selection import Option, Problem
 from actcc.selection.check import Totals, total
 from actcc.site import KEEP
@@ -28,6 +28,7 @@ class Space:
         original_latency_ns: of the model as it was given.
         original_peak_bytes: None if it depends on data; known wherever memory has a budget.
         seed: of every draw.
+        passes: by site, the name of the pass that offers it.
     """
 
     problem: Problem
@@ -36,6 +37,7 @@ class Space:
     original_latency_ns: float
     original_peak_bytes: int | None
     seed: int
+    passes: Mapping[str, str]
 
     @classmethod
     def of(cls, evidence: Evidence, budget: Budget, metric: str, seed: int) -> Space:
@@ -47,7 +49,24 @@ class Space:
             evidence.original_latency_ns,
             evidence.peak_bytes,
             seed,
+            {site.id: site.pass_name for site in evidence.sites},
         )
+
+    def only(self, pass_name: str) -> Space:
+        """The same space in which nothing but one pass may lose accuracy."""
+        problem = self.problem
+        choices = tuple(
+            replace(
+                choice,
+                options=tuple(
+                    option
+                    for option in choice.options
+                    if option.loss_ppm == 0 or self.passes[choice.id] == pass_name
+                ),
+            )
+            for choice in problem.choices
+        )
+        return replace(self, problem=with_choices(problem, choices))
 
     @property
     def most_accurate(self) -> bool:
@@ -109,6 +128,11 @@ class Space:
             owner.update(dict.fromkeys(claims, site))
             chosen[site] = name
         return chosen
+
+    def holds(self, chosen: Chosen) -> bool:
+        """Whether all that a plan chooses is among the options."""
+        options = self.problem.options
+        return all(name in options[site] for site, name in chosen.items())
 
     def totals(self, chosen: Chosen) -> Totals:
         """Predicted latency, loss and peak of a plan."""

@@ -59,6 +59,11 @@ class PairTerm:
     option_b: str
     cost_ns: int
 
+    @property
+    def ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Site and option of both."""
+        return (self.site_a, self.option_a), (self.site_b, self.option_b)
+
 
 @dataclass(frozen=True)
 class MemoryStep:

@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from actcc.backends.ethos_u.distribution import Range
 from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.live_memory import live_memory
 from actcc.backends.ethos_u.lowering import lower
 from actcc.backends.ethos_u.network import FlatNetwork
-from actcc.backends.ethos_u.ranges import observed_ranges
 from actcc.backends.ethos_u.settings import EthosUSettings, ethos_u_settings
 from actcc.backends.ethos_u.vela import Compiled, compile_network, require_vela
 from actcc.calibration import Sample
@@ -35,6 +33,7 @@ from actcc.prices import (
     Timing,
     Unpriced,
 )
+from actcc.quantization import Range, observed_ranges
 from actcc.site import KEEP
 
 

@@ -14,13 +14,13 @@ from actcc.activations import Match, find_activations
 from actcc.backends.ethos_u import contractions, elementwise, pooling, shapes
 from actcc.backends.ethos_u.activations import FUSED, activation, saturates
 from actcc.backends.ethos_u.builder import CHANNELS_LAST, NO_ACTIVATION, Builder, Step, identity
-from actcc.backends.ethos_u.distribution import Range
 from actcc.backends.ethos_u.network import FlatNetwork
 from actcc.backends.ethos_u.ranges import tensor_quantizations
 from actcc.errors import PricingError
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import ONNX_DOMAINS
 from actcc.memory import compile_time_tensors
+from actcc.quantization import Range
 
 _RULES: Mapping[str, Callable[[Builder, Step], None]] = MappingProxyType(
     {**contractions.RULES, **elementwise.RULES, **pooling.RULES, **shapes.RULES}

@@ -41,18 +41,27 @@ def many_sites(count: int = 20) -> Problem:
 
 @dataclass(frozen=True)
 class SimulatedSearch(Search):
-    """Measures nothing: latency as predicted, drop by a function, refusals by another."""
+    """Measures nothing: latency as predicted, drop by a function, refusals by another.
+
+    Attributes:
+        costs: what a loss of a pass costs when measured; sites "swap3" are of the pass "swap".
+    """
 
     problem: Problem
     budget: Budget
     drop: Callable[[float], float]
     refuses: Callable[[Mapping[str, str]], bool]
     seed: int
+    costs: Callable[[str], float]
     attempted: list[dict[str, str]] = field(default_factory=list)
+
+    def pass_of(self, site: str) -> str:
+        return site.rstrip("0123456789")
 
     @cached_property
     def space(self) -> Space:
-        return Space(self.problem, self.budget, True, ORIGINAL_NS, None, self.seed)
+        passes = {choice.id: self.pass_of(choice.id) for choice in self.problem.choices}
+        return Space(self.problem, self.budget, True, ORIGINAL_NS, None, self.seed, passes)
 
     def attempt(self, chosen: Mapping[str, str]) -> Trial | Refused:
         self.attempted.append(dict(chosen))
@@ -65,7 +74,11 @@ class SimulatedSearch(Search):
     def _verified(self, chosen: Mapping[str, str]) -> Trial:
         totals = self.space.totals(chosen)
         loss = totals.loss_ppm / 1e6
-        dropped = self.drop(loss)
+        spent = sum(
+            self.costs(self.pass_of(place)) * self.problem.options[place][name].loss_ppm
+            for place, name in chosen.items()
+        )
+        dropped = self.drop(spent / 1e6)
         allowed = self.budget.drop_limit.value
         limit = self.budget.max_latency
         latency = totals.cost_ns / ORIGINAL_NS
@@ -85,6 +98,7 @@ def simulate(
     budget: Budget | None = None,
     drop: Callable[[float], float] = lambda loss: loss,
     refuses: Callable[[Mapping[str, str]], bool] = lambda chosen: False,
+    costs: Callable[[str], float] = lambda name: 1.0,
     most: int = 8,
     seed: int = 0,
     trials: Trials | None = None,
@@ -104,6 +118,7 @@ def simulate(
         drop=drop,
         refuses=refuses,
         seed=seed,
+        costs=costs,
     )
     search.run(strategy, lambda: None)
     return search

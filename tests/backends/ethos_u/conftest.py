@@ -49,7 +49,7 @@ def _run_int8(
 ) -> Int8Run:
     from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
     from actcc.backends.ethos_u.lowering import lower
-    from actcc.backends.ethos_u.ranges import observed
+    from actcc.quantization import observed
 
     graph = model if isinstance(model, Graph) else Graph.load(model)
     samples = feeds or [random_feeds(graph, seed) for seed in range(2)]

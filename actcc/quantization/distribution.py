@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from actcc.backends.ethos_u.network import INT8_HIGH, INT8_LOW
 from actcc.graph import Array
 
 Range = tuple[float, float]
@@ -27,6 +26,7 @@ _DROPPED_BITS = 18
 _BINS = 1 << (32 - _DROPPED_BITS)
 _SHARES = np.concatenate([2.0 ** (-np.arange(56) / 8), [0.0]])
 _RELATIVE_STEP = 0.01
+_STEPS = 255
 
 
 def _bin_centres() -> Array:
@@ -80,7 +80,7 @@ class Distribution:
         cut_low = (below * counts * (read(lows)[:, None] - seen) ** 2).sum(axis=1)
         cut_high = (above * counts * (read(highs)[:, None] - seen) ** 2).sum(axis=1)
         inside = rounded.sum() - (below @ rounded)[:, None] - (above @ rounded)[None]
-        steps = (highs[None] - lows[:, None]) / (INT8_HIGH - INT8_LOW)
+        steps = (highs[None] - lows[:, None]) / _STEPS
         error = cut_low[:, None] + cut_high[None] + steps**2 / 12 * inside
         low, high = np.unravel_index(np.argmin(error), error.shape)
         return float(lows[low]), float(highs[high])

@@ -9,12 +9,11 @@ from networks import Builder
 from onnx import numpy_helper
 
 from actcc.activations import Activation, find_activations
-from actcc.backends.ethos_u.channel_weights import channel_weights, layer_outputs
-from actcc.backends.ethos_u.distribution import Distribution
-from actcc.backends.ethos_u.ranges import observed_ranges
 from actcc.calibration import Sample
 from actcc.errors import PricingError
 from actcc.graph import Graph
+from actcc.quantization import Distribution, observed_ranges
+from actcc.quantization.channel_weights import channel_weights, layer_outputs
 
 
 def seen(values: np.ndarray) -> Distribution:

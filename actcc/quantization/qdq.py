@@ -1,0 +1,209 @@
+"""One node in int8, as plain ONNX says it: QuantizeLinear and DequantizeLinear around it.
+
+    x → Conv → Relu → y      →      x → Q → DQ → Conv → Relu → Q → DQ → y
+
+Runtimes fuse each such group into one int8 kernel, and a DequantizeLinear with the QuantizeLinear
+behind it into nothing. Feature maps are uint8 with a zero point, weights int8 with one scale for
+each output and no zero point, biases int32 in the product of both scales (Jacob et al. 2018,
+"Quantization and training of neural networks for efficient integer-arithmetic-only inference").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from actcc.errors import PassError
+from actcc.graph import Array, Graph, Node, Tensor
+from actcc.quantization.distribution import Range
+
+# The first in which weights may have a scale for each output.
+OPSET = 13
+_HIGHEST = 255
+_SMALLEST_SCALE = 1e-12
+
+# Operators with int8 kernels, and the inputs that are feature maps; None for all.
+_FEATURE_MAPS: Mapping[str, tuple[int, ...] | None] = {
+    "Add": (0, 1),
+    "AveragePool": (0,),
+    "Concat": None,
+    "Conv": (0,),
+    "Gemm": (0,),
+    "GlobalAveragePool": (0,),
+    "MatMul": (0,),
+    "MaxPool": (0,),
+    **dict.fromkeys(("Flatten", "Reshape", "Resize", "Squeeze", "Transpose", "Unsqueeze"), (0,)),
+}
+QUANTIZABLE = frozenset(_FEATURE_MAPS)
+# What they write has the scale of what they read.
+SAME_SCALE = frozenset(
+    {"Flatten", "MaxPool", "Reshape", "Resize", "Squeeze", "Transpose", "Unsqueeze"}
+)
+_LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+# A kernel in int8 cuts off what these cut off for nothing, where the range ends there.
+_CUTS = frozenset({"Relu", "Clip"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """real = scale · (uint8 − zero point)"""
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def of(cls, values: Range) -> Step:
+        """The step for values in a range, to which 0 is added; 0 is exact."""
+        low, high = min(values[0], 0.0), max(values[1], 0.0)
+        scale = max(float(np.float32((high - low) / _HIGHEST)), _SMALLEST_SCALE)
+        return cls(scale, int(np.clip(round(-low / scale), 0, _HIGHEST)))
+
+    @property
+    def constants(self) -> list[Array]:
+        """Operands of QuantizeLinear and DequantizeLinear."""
+        return [np.array(self.scale, np.float32), np.array(self.zero_point, np.uint8)]
+
+
+def feature_maps(graph: Graph, node: Node) -> list[Tensor]:
+    """What a quantizable node reads that a run computes."""
+    places = _FEATURE_MAPS[node.op]
+    inputs = list(node.inputs) if places is None else [node.inputs[index] for index in places]
+    return [tensor for tensor in inputs if not tensor.is_empty()]
+
+
+def cut_behind(graph: Graph, node: Node) -> Node | None:
+    """The Relu or Clip that alone reads what a layer or an Add writes."""
+    written = node.outputs[0]
+    readers = graph.consumers(written)
+    alone = len(readers) == 1 and not graph.is_output(written)
+    if node.op not in _LAYERS | {"Add"} or not alone or graph.is_read_in_subgraph(written):
+        return None
+    return readers[0] if readers[0].op in _CUTS else None
+
+
+def written_by(graph: Graph, node: Node) -> Tensor:
+    """What a node in int8 writes, with what is cut off behind it."""
+    cut = cut_behind(graph, node)
+    return (cut or node).outputs[0]
+
+
+def is_dequantized(graph: Graph, tensor: Tensor) -> bool:
+    """Whether a tensor comes from int8 already."""
+    writer = graph.producer(tensor)
+    return writer is not None and writer.op == "DequantizeLinear"
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The nodes that one int8 kernel stands for, as `Graph.replace` wants them."""
+
+    nodes: tuple[str, ...]
+    writes: str
+
+
+def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_bits: int) -> None:
+    """Let one node be computed in int8, in place.
+
+    What it writes keeps its name. Feature maps that are quantized already are read as they are.
+
+    Args:
+        ranges: of the feature maps that it reads and writes, by name.
+        weight_bits: 8, or 7 where products of two 8-bit numbers would saturate 16 bits.
+
+    Raises:
+        PassError: the graph cannot be brought to operator set 13, or a range is missing.
+    """
+    graph.raise_opset(OPSET)
+    node = graph.node(name)
+    cut = cut_behind(graph, node)
+    last = cut or node
+    group = _Group(tuple(n.name for n in (node, cut) if n is not None), last.outputs[0].name)
+    reads = {t.name: _read(graph, t, ranges) for t in feature_maps(graph, node)}
+    inputs = [reads.get(tensor.name, tensor) for tensor in node.inputs]
+    first = next(iter(reads.values()))
+    if node.op in _LAYERS:
+        inputs[1:] = _weights(graph, node, _step_of(graph, first).scale, weight_bits)
+    result = graph.insert(node.op, inputs, like=node.outputs[0], **node.attrs)
+    if cut is not None:
+        result = graph.insert(cut.op, [result, *cut.inputs[1:]], like=result, **cut.attrs)
+    step = (
+        _step_of(graph, first) if node.op in SAME_SCALE else Step.of(_range(ranges, group.writes))
+    )
+    stored = graph.insert("QuantizeLinear", [result, *step.constants])
+    graph.replace(group, "DequantizeLinear", [stored, *step.constants])
+
+
+def _range(ranges: Mapping[str, Range], name: str) -> Range:
+    if name not in ranges:
+        raise PassError(f"nothing is known of the values of '{name}'")
+    return ranges[name]
+
+
+def _read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
+    """The feature map from int8; one that several nodes read is quantized once."""
+    if is_dequantized(graph, tensor):
+        return tensor
+    for reader in graph.consumers(tensor):
+        if reader.op == "QuantizeLinear":
+            behind = graph.consumers(reader.outputs[0])
+            if behind and behind[0].op == "DequantizeLinear":
+                return behind[0].outputs[0]
+    step = Step.of(_range(ranges, tensor.name))
+    stored = graph.insert("QuantizeLinear", [tensor, *step.constants])
+    return graph.insert("DequantizeLinear", [stored, *step.constants], like=tensor)
+
+
+def _step_of(graph: Graph, dequantized: Tensor) -> Step:
+    writer = graph.producer(dequantized)
+    assert writer is not None
+    scale, zero_point = (graph.constant(tensor) for tensor in writer.inputs[1:3])
+    if scale is None or zero_point is None or scale.size != 1:
+        raise PassError(f"'{dequantized.name}' is quantized by channel, which no layer reads")
+    return Step(float(scale.reshape(())), int(zero_point.reshape(())))
+
+
+def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Tensor]:
+    """Weights, and bias if there is one, as int8 and int32 behind DequantizeLinear."""
+    weights = graph.constant(node.inputs[1])
+    if weights is None:
+        raise PassError(f"the weights of '{node.name}' are not constant")
+    axis = output_axis(node)
+    others = tuple(index for index in range(weights.ndim) if index != axis)
+    highest = 2 ** (bits - 1) - 1
+    scales = np.abs(weights).max(axis=others).astype(np.float32) / np.float32(highest)
+    scales = np.maximum(scales, np.float32(_SMALLEST_SCALE))
+    shape = [-1 if index == axis else 1 for index in range(weights.ndim)]
+    rounded = np.clip(np.round(weights / scales.reshape(shape)), -highest, highest)
+    zeros = np.zeros(len(scales), np.int8)
+    found = [
+        graph.insert(
+            "DequantizeLinear",
+            [rounded.astype(np.int8), scales, zeros],
+            axis=axis,
+            name=f"{node.name}_weights",
+        )
+    ]
+    bias = graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None:
+        bias_scales = (scales * np.float32(input_scale)).astype(np.float32)
+        bound = np.iinfo(np.int32).max
+        steps = np.round(bias.astype(np.float64) / bias_scales)
+        stored = np.clip(steps, -bound, bound).astype(np.int32)
+        found.append(
+            graph.insert(
+                "DequantizeLinear",
+                [stored, bias_scales, np.zeros(len(scales), np.int32)],
+                axis=0,
+                name=f"{node.name}_bias",
+            )
+        )
+    return found
+
+
+def output_axis(node: Node) -> int:
+    """Which axis of a layer's weights counts its outputs."""
+    if node.op == "Conv" or (node.op == "Gemm" and node.attrs.get("transB", 0)):
+        return 0
+    return 1

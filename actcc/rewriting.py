@@ -1,0 +1,80 @@
+"""A plan's rewrites in their order: rewrite, repair, and what comes behind the repair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from actcc.calibration import SampleSet
+from actcc.errors import PassError
+from actcc.graph import Graph
+from actcc.pass_api import Pass, apply_candidates, sites_of
+from actcc.site import OfferedSite, Site
+
+Repairer = Callable[[Graph, Graph], Graph]
+"""From the network before and behind its rewrite, the latter with new weights."""
+Chosen = Sequence[tuple[OfferedSite, str]]
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What a plan makes of a network.
+
+    Attributes:
+        unrepaired: the same rewrites without the repair; None where nothing was repaired.
+        exact: whether every candidate is exact.
+    """
+
+    graph: Graph
+    unrepaired: Graph | None
+    exact: bool
+
+
+def rewrite_network(
+    graph: Graph,
+    passes: Sequence[Pass],
+    chosen: Chosen,
+    *,
+    repair: Repairer | None,
+    samples: SampleSet | None,
+) -> Rewritten:
+    """A copy of the graph with the chosen candidates applied, and repaired.
+
+    Late passes come last: their sites are found and observed again in the repaired network.
+
+    Args:
+        repair: None where nothing is repaired.
+        samples: what late passes observe.
+
+    Raises:
+        PassError: a pass left the graph invalid, or a site of a late pass is gone.
+        RepairError: the repair cannot run the network.
+    """
+    late = [found for found in passes if found.late]
+    names = {found.name for found in late}
+    early = [pair for pair in chosen if pair[0].pass_name not in names]
+    rewritten = apply_candidates(graph, passes, early)
+    repairs = repair is not None and not _exact(early)
+    repaired = repair(graph, rewritten) if repair is not None and repairs else rewritten
+
+    def finished(network: Graph) -> Graph:
+        for found in late:
+            own = [pair for pair in chosen if pair[0].pass_name == found.name]
+            network = _applied_late(network, found, own, samples) if own else network
+        return network
+
+    unrepaired = finished(rewritten) if repairs else None
+    return Rewritten(finished(repaired), unrepaired, _exact(chosen))
+
+
+def _exact(chosen: Chosen) -> bool:
+    return all(site.candidate(name).exact for site, name in chosen)
+
+
+def _applied_late(graph: Graph, found: Pass, chosen: Chosen, samples: SampleSet | None) -> Graph:
+    sites = {s.id: s for s in sites_of(graph, found, samples) if isinstance(s, Site)}
+    gone = next((entry.id for entry, _ in chosen if entry.id not in sites), None)
+    if gone is not None:
+        raise PassError(f"site '{gone}' is gone in the rewritten network")
+    again = [(replace(entry, site=sites[entry.id]), name) for entry, name in chosen]
+    return apply_candidates(graph, [found], again)

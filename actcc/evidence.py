@@ -15,11 +15,11 @@ from actcc.estimators.noise import value_ranges
 from actcc.estimators.record import default_folder
 from actcc.graph import Array, Graph
 from actcc.job import Data, Job
-from actcc.neighbour_pricing import price_neighbours
+from actcc.neighbour_pricing import GroupTerm, price_neighbours
 from actcc.prices import Backend, Price, Timing
 from actcc.pricing import SitePrices, price_sites
 from actcc.program import Evidence
-from actcc.selection import MemoryStep, PairTerm
+from actcc.selection import MemoryStep
 from actcc.site import Candidate, OfferedSite
 from actcc.site_memory import memory_steps
 
@@ -54,12 +54,12 @@ def gather_evidence(
         before, timing = target.backend.time_models([baseline, graph], _feeds(job.data))
     location: Path | None = default_cache_path() if job.cache else None
     prices = price_sites(graph, sites, job.passes, target, job.executor, job.progress, location)
-    pairs = price_neighbours(
+    groups = price_neighbours(
         graph, sites, prices, job.passes, target, job.executor, job.progress, location
     )
     estimates: Estimates | None = None
     if job.data is not None:
-        worth = [_worth_estimating(site, prices[site.id], pairs, budget) for site in sites]
+        worth = [_worth_estimating(site, prices[site.id], groups, budget) for site in sites]
         subject = _subject(job, job.data, graph, worth)
         chosen = choose_estimator(estimator, subject, job.metric.name, folder)
         estimates, estimator = chosen.losses(subject), chosen.name
@@ -76,7 +76,7 @@ def gather_evidence(
         memory,
         estimator,
         before.dram_bytes,
-        pairs,
+        groups,
     )
 
 
@@ -121,13 +121,13 @@ def priced_baseline(original: Graph, normalized: Graph, backend: Backend) -> Gra
 
 
 def _worth_estimating(
-    site: OfferedSite, prices: SitePrices, pairs: Sequence[PairTerm], budget: Budget
+    site: OfferedSite, prices: SitePrices, groups: Sequence[GroupTerm], budget: Budget
 ) -> OfferedSite:
     """The site with the candidates that may be chosen: those that save time, or memory."""
 
     def may_be_chosen(candidate: Candidate) -> bool:
         price, end = prices.get(candidate.name), (site.id, candidate.name)
-        beside = sum(min(pair.cost_ns, 0) for pair in pairs if end in pair.ends)
+        beside = sum(min(group.cost_ns, 0) for group in groups if end in group.members)
         return isinstance(price, Price) and (
             price.difference_ns + beside < 0 or budget.max_memory is not None
         )

@@ -1,8 +1,9 @@
-"""What two neighbours cost together beyond what each costs alone.
+"""What neighbours cost together beyond what each costs alone.
 
 A layer in int8 between layers in floating point pays for the way into int8 and back; beside another
-one in int8 it does not. Both are rewritten in one neighbourhood, and what that costs more or less
-than the two by themselves is a price of the pair.
+one in int8 it does not, and an activation that becomes a Relu between them costs nothing at all.
+Such groups of candidates are rewritten in one neighbourhood, and what that costs more or less than
+its members and the smaller groups among them is the price of the group.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actcc.graph import Graph
-from actcc.pass_api import Pass, apply_pass
+from actcc.pass_api import Group, Pass, apply_pass
 from actcc.prices import Price
 from actcc.pricing import SitePrices, price_sites
 from actcc.progress import Progress
-from actcc.selection import PairTerm
 from actcc.site import Candidate, OfferedSite, Refusal, Site
 from actcc.targets import Target
 
-Pair = tuple[OfferedSite, OfferedSite]
+
+@dataclass(frozen=True)
+class GroupTerm:
+    """A cost in nanoseconds, of either sign, added where all of these are chosen.
+
+    Attributes:
+        members: site and candidate of each, in topological order; at least two.
+    """
+
+    members: tuple[tuple[str, str], ...]
+    cost_ns: int
 
 
 def price_neighbours(
@@ -33,94 +43,67 @@ def price_neighbours(
     executor: Executor,
     progress: Progress,
     cache: Path | None,
-) -> tuple[PairTerm, ...]:
-    """Prices of the pairs that passes name as neighbours; those of no difference are left out."""
-    pairs = _pairs(graph, sites, passes)
-    if not pairs:
+) -> tuple[GroupTerm, ...]:
+    """Prices of the groups that passes name; those of no difference are left out."""
+    named = [group for found in passes for group in found.neighbours(graph, sites)]
+    groups = [group for group in named if all(_priced(prices, *member) for member in group)]
+    if not groups:
         return ()
-    by_name = {found.name: found for found in passes}
-    together = _Together(pairs, by_name)
+    together = _Together(groups, passes)
     found = price_sites(
         graph, list(together.offered), [together], target, executor, progress, cache
     )
-    terms: list[PairTerm] = []
-    for offered in together.offered:
-        first, second = together.members(offered.site)
-        for candidate in offered.candidates:
-            names = _split(candidate)
-            whole = found[offered.id].get(candidate.name)
-            parts = [prices[s.id].get(n) for s, n in zip((first, second), names, strict=True)]
-            if isinstance(whole, Price) and all(isinstance(part, Price) for part in parts):
-                apart = sum(part.difference_ns for part in parts if isinstance(part, Price))
-                cost = round(whole.difference_ns - apart)
-                if cost:
-                    terms.append(PairTerm(first.id, names[0], second.id, names[1], cost))
-    return tuple(terms)
+    costs: dict[tuple[tuple[str, str], ...], int] = {}
+    pairs_first = sorted(zip(together.offered, groups, strict=True), key=lambda one: len(one[1]))
+    for offered, group in pairs_first:
+        whole = found[offered.id][offered.candidates[0].name]
+        alone = [_priced(prices, *member) for member in group]
+        if isinstance(whole, Price):
+            members = tuple((site.id, name) for site, name in group)
+            inside = sum(cost for part, cost in costs.items() if set(part) < set(members))
+            apart = sum(price.difference_ns for price in alone if price is not None)
+            costs[members] = round(whole.difference_ns - apart) - inside
+    return tuple(GroupTerm(members, cost) for members, cost in costs.items() if cost)
 
 
-def _pairs(graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass]) -> list[Pair]:
-    found: list[Pair] = []
-    for one in passes:
-        own = {offered.site.id: offered for offered in sites if offered.pass_name == one.name}
-        places = [offered.site for offered in own.values()]
-        for first, second in one.neighbours(graph, places):
-            found.append((own[first.id], own[second.id]))
-    return found
-
-
-_JOINED = " and "
-
-
-def _split(candidate: Candidate) -> list[str]:
-    return candidate.name.split(_JOINED)
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One of two sites, and the pass that rewrites it."""
-
-    offered: OfferedSite
-    by: Pass
+def _priced(prices: Mapping[str, SitePrices], site: OfferedSite, name: str) -> Price | None:
+    price = prices[site.id].get(name)
+    return price if isinstance(price, Price) else None
 
 
 class _Together(Pass):
-    """Rewrites two sites as one; only for prices."""
+    """Rewrites all sites of a group; only for prices."""
 
-    name = "together"
+    name = "neighbours"
 
-    def __init__(self, pairs: Iterable[Pair], passes: Mapping[str, Pass]) -> None:
-        self._members: dict[str, tuple[_Member, _Member]] = {}
+    def __init__(self, groups: Iterable[Group], passes: Sequence[Pass]) -> None:
+        self._passes = {found.name: found for found in passes}
+        self._groups: dict[str, Group] = {}
         self.offered: list[OfferedSite] = []
-        for first, second in pairs:
-            nodes = dict.fromkeys((*first.site.nodes, *second.site.nodes))
-            identity = f"{first.id}{_JOINED}{second.id}"
-            site = Site(nodes, first.site.reads, second.site.writes, "", None, identity)
-            candidates = tuple(
-                Candidate(f"{one.name}{_JOINED}{other.name}", exact=False)
-                for one in first.candidates
-                for other in second.candidates
-            )
-            self._members[identity] = (
-                _Member(first, passes[first.pass_name]),
-                _Member(second, passes[second.pass_name]),
-            )
-            self.offered.append(OfferedSite(site, self.name, candidates))
-
-    def members(self, site: Site) -> tuple[OfferedSite, OfferedSite]:
-        """The two sites."""
-        first, second = self._members[site.id]
-        return first.offered, second.offered
+        for group in groups:
+            places = [offered.site for offered, _ in group]
+            nodes = dict.fromkeys(name for place in places for name in place.nodes)
+            # Equal structure is equal cost only for the same candidates, which this one names.
+            name = " and ".join(f"{offered.pass_name} {name}" for offered, name in group)
+            identity = " and ".join(f"{offered.id} {name}" for offered, name in group)
+            site = Site(nodes, places[0].reads, places[-1].writes, "group", None, identity)
+            self._groups[identity] = group
+            own = (Candidate(name, exact=False),)
+            self.offered.append(OfferedSite(site, self.name, own))
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
         """Those that were given."""
         return [offered.site for offered in self.offered]
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
-        """Every candidate of the one with every one of the other."""
-        return next(o.candidates for o in self.offered if o.site.id == site.id)
+        """All members at once."""
+        return next(offered.candidates for offered in self.offered if offered.id == site.id)
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
-        """One after the other."""
-        for member, name in zip(self._members[site.id], _split(candidate), strict=True):
-            chosen = member.offered.candidate(name)
-            apply_pass(member.by, graph, member.offered.site, chosen)
+        """One after the other, late passes last."""
+        members = self._groups[site.id]
+        for late in (False, True):
+            for offered, name in members:
+                found = self._passes[offered.pass_name]
+                if found.late is late:
+                    apply_pass(found, graph, offered.site, offered.candidate(name))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # it loads users' files as passes are loaded
     from actcc.calibration import SampleSet
 
 ENTRY_POINT_GROUP = "actcc.passes"
+Group = tuple[tuple[OfferedSite, str], ...]
+"""Sites with a candidate of each, by name."""
 _SIGNATURES = {
     "sites": ("self", "graph"),
     "candidates": ("self", "site", "target"),
@@ -69,10 +71,13 @@ class Pass(ABC):
         """
         return sites
 
-    def neighbours(self, graph: Graph, sites: Sequence[Site]) -> Iterable[tuple[Site, Site]]:
-        """Pairs of its sites whose candidates may cost another amount together than apart.
+    def neighbours(self, graph: Graph, sites: Sequence[OfferedSite]) -> Iterable[Group]:
+        """Candidates that may cost another amount together than apart, in topological order.
 
-        The first comes first in topological order. Each pair is priced as a whole too.
+        Each group is priced as a whole too, so groups should be few and small.
+
+        Args:
+            sites: of all passes.
         """
         return ()
 

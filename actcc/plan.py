@@ -21,7 +21,8 @@ class CandidateFigures:
     """What the solver knew of one candidate.
 
     Attributes:
-        difference_ns: latency against `keep`; None if it could not be priced.
+        difference_ns: latency against `keep` beside the chosen neighbours, so that those of all
+            chosen candidates add up to the plan's; None if it could not be priced.
         noise_ns: of the difference.
         loss: of fidelity if only this site changes; 0 for exact candidates, None if unknown.
         reason: why it was not offered to the solver or not chosen; empty for the chosen one.

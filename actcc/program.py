@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from actcc.accuracy.estimate import Estimates
+from actcc.neighbour_pricing import GroupTerm
 from actcc.plan import CandidateFigures, SitePlan
 from actcc.prices import Unpriced
 from actcc.pricing import SitePrices
@@ -14,6 +15,7 @@ from actcc.selection import Choice, MemoryStep, Option, PairTerm, Problem
 from actcc.site import KEEP, Candidate, OfferedSite
 
 _PPM = 1_000_000
+_TOGETHER = "together"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Evidence:
         memory: live bytes by schedule step and candidate; empty without a memory budget.
         estimator: what the losses were estimated by.
         dram_bytes: peak use of the memory outside the chip by the original, where it is known.
-        pairs: what neighbouring sites cost together beyond what each costs alone.
+        groups: what neighbouring sites cost together beyond what each costs alone.
     """
 
     sites: Sequence[OfferedSite]
@@ -42,7 +44,7 @@ class Evidence:
     memory: tuple[MemoryStep, ...] = ()
     estimator: str = "fidelity"
     dram_bytes: int | None = None
-    pairs: tuple[PairTerm, ...] = ()
+    groups: tuple[GroupTerm, ...] = ()
 
     def figures(self, site: OfferedSite, candidate: Candidate) -> CandidateFigures:
         """Price and loss of a candidate; `reason` is set if it cannot be offered."""
@@ -91,27 +93,63 @@ def build_problem(evidence: Evidence) -> Problem:
                 )
             )
         choices.append(Choice(site.id, tuple(options)))
-    problem = Problem(tuple(choices), base_cost_ns=round(evidence.base_latency_ns))
-    return _with_terms(problem, evidence.pairs, evidence.memory)
+    groups, pairs = _group_terms(evidence.groups, choices)
+    return Problem(
+        (*choices, *groups),
+        pairs=pairs,
+        memory=_memory_of(evidence.memory, choices),
+        base_cost_ns=round(evidence.base_latency_ns),
+    )
+
+
+def _group_terms(
+    groups: Sequence[GroupTerm], choices: Sequence[Choice]
+) -> tuple[list[Choice], tuple[PairTerm, ...]]:
+    """Groups as pairs; a larger one as a choice of its own.
+
+    What a larger group saves is the choice's cost. Beside any other option of a member the choice
+    costs as much again, so that it pays only where all members are chosen. Groups that cost more
+    together are told by their pairs.
+    """
+    options = {choice.id: [option.name for option in choice.options] for choice in choices}
+    found: list[Choice] = []
+    pairs: list[PairTerm] = []
+    for group in groups:
+        if not all(name in options.get(site, ()) for site, name in group.members):
+            continue
+        if len(group.members) == 2:
+            (site, name), (other, other_name) = group.members
+            pairs.append(PairTerm(site, name, other, other_name, group.cost_ns))
+        elif group.cost_ns < 0:
+            identity = " and ".join(f"{site} {name}" for site, name in group.members)
+            found.append(
+                Choice(identity, (Option(KEEP, 0, 0), Option(_TOGETHER, group.cost_ns, 0)))
+            )
+            pairs += [
+                PairTerm(identity, _TOGETHER, site, other, -group.cost_ns)
+                for site, name in group.members
+                for other in options[site]
+                if other != name
+            ]
+    return found, tuple(pairs)
+
+
+def _memory_of(memory: Sequence[MemoryStep], choices: Sequence[Choice]) -> tuple[MemoryStep, ...]:
+    offered = {(choice.id, option.name) for choice in choices for option in choice.options}
+    return tuple(
+        replace(step, terms=tuple(term for term in step.terms if term[:2] in offered))
+        for step in memory
+    )
 
 
 def with_choices(problem: Problem, choices: Sequence[Choice]) -> Problem:
     """The program with other choices; what is said of options that are not there is left out."""
-    bare = replace(problem, choices=tuple(choices), pairs=(), memory=())
-    return _with_terms(bare, problem.pairs, problem.memory)
-
-
-def _with_terms(
-    problem: Problem, pairs: Sequence[PairTerm], memory: Sequence[MemoryStep]
-) -> Problem:
-    offered = {(choice.id, option.name) for choice in problem.choices for option in choice.options}
+    offered = {(choice.id, option.name) for choice in choices for option in choice.options}
     return replace(
         problem,
-        pairs=tuple(pair for pair in pairs if offered.issuperset(pair.ends)),
-        memory=tuple(
-            replace(step, terms=tuple(term for term in step.terms if term[:2] in offered))
-            for step in memory
-        ),
+        choices=tuple(choices),
+        pairs=tuple(pair for pair in problem.pairs if offered.issuperset(pair.ends)),
+        memory=_memory_of(problem.memory, choices),
     )
 
 
@@ -138,7 +176,8 @@ def site_plans(evidence: Evidence, chosen: Mapping[str, str]) -> tuple[SitePlan,
     plans = []
     for site in evidence.sites:
         name = chosen.get(site.id, KEEP)
-        figures = [evidence.figures(site, candidate) for candidate in site.candidates]
+        alone = [evidence.figures(site, candidate) for candidate in site.candidates]
+        figures = [_beside(f, site.id, evidence.groups, chosen) for f in alone]
         best = next((f for f in figures if f.name == name), None)
         estimator = evidence.estimator
         explained = tuple(
@@ -147,6 +186,24 @@ def site_plans(evidence: Evidence, chosen: Mapping[str, str]) -> tuple[SitePlan,
         )
         plans.append(_site_plan(site, name, explained))
     return tuple(plans)
+
+
+def _beside(
+    figures: CandidateFigures, site: str, groups: Sequence[GroupTerm], chosen: Mapping[str, str]
+) -> CandidateFigures:
+    """Figures with what the candidate costs beside the chosen neighbours.
+
+    What chosen neighbours cost together is shared out among them evenly.
+    """
+    if figures.difference_ns is None:
+        return figures
+    here, beside = (site, figures.name), 0.0
+    for group in groups:
+        others = [member for member in group.members if member != here]
+        if here in group.members and all(chosen.get(place) == name for place, name in others):
+            share = len(group.members) if chosen.get(site) == figures.name else 1
+            beside += group.cost_ns / share
+    return replace(figures, difference_ns=figures.difference_ns + beside)
 
 
 def unpriced_site_plans(sites: Sequence[OfferedSite], reason: str) -> tuple[SitePlan, ...]:

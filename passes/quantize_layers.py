@@ -14,15 +14,16 @@ Requires: float32; constant weights; a target whose profile says how many bits w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import onnx
 
+from actcc.activations import find_activations
 from actcc.calibration import SampleSet
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
-from actcc.pass_api import Pass, rewrite
+from actcc.pass_api import Group, Pass, rewrite
 from actcc.quantization import observed_ranges
 from actcc.quantization.qdq import (
     QUANTIZABLE,
@@ -31,7 +32,7 @@ from actcc.quantization.qdq import (
     quantize_node,
     written_by,
 )
-from actcc.site import Candidate, Refusal, Site
+from actcc.site import Candidate, OfferedSite, Refusal, Site
 from actcc.targets import Target
 
 
@@ -55,9 +56,12 @@ class QuantizeLayers(Pass):
     def observe(self, graph: Graph, sites: Sequence[Site], samples: SampleSet) -> Iterator[Site]:
         """The same sites with the ranges of what they read and write."""
         ranges = observed_ranges(graph, samples)
+        activated = {match.reads.name: match.writes for match in find_activations(graph)}
         for site in sites:
             node = graph.node(site.nodes[0])
             around = [*feature_maps(graph, node), node.outputs[0], written_by(graph, node)]
+            # Where the activation behind is swapped for one that the kernel swallows.
+            around += [activated[t.name] for t in node.outputs if t.name in activated]
             known = {t.name: ranges[t.name] for t in around if t.name in ranges}
             yield replace_facts(site, known)
 
@@ -71,14 +75,21 @@ class QuantizeLayers(Pass):
         else:
             yield Candidate(_NAMES[bits])
 
-    def neighbours(self, graph: Graph, sites: Sequence[Site]) -> Iterator[tuple[Site, Site]]:
-        """Two nodes of which the second reads what the first writes."""
-        writers = {written_by(graph, graph.node(site.nodes[0])).name: site for site in sites}
-        for site in sites:
-            read = feature_maps(graph, graph.node(site.nodes[0]))
-            for name in dict.fromkeys(tensor.name for tensor in read):
-                if name in writers:
-                    yield writers[name], site
+    def neighbours(self, graph: Graph, sites: Sequence[OfferedSite]) -> Iterator[Group]:
+        """Nodes that read each other, and those with a swap between them that a kernel swallows."""
+        own = {site.site.nodes[0]: site for site in sites if site.pass_name == self.name}
+        swaps = {site.site.reads: site for site in sites if _swallowed(site)}
+        for name, site in own.items():
+            node, candidates = graph.node(name), [c.name for c in site.candidates]
+            behind = _readers(graph, written_by(graph, node), own)
+            yield from _products([site], [[c] for c in candidates], behind)
+            swap = swaps.get(node.outputs[0].name)
+            if swap is not None:
+                behind = _readers(graph, graph.tensor(swap.site.writes), own)
+                chosen = [[c, swallowed] for c in candidates for swallowed in _swallowed(swap)]
+                for pair in chosen:
+                    yield tuple(zip((site, swap), pair, strict=True))
+                yield from _products([site, swap], chosen, behind)
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Put quantize and dequantize nodes around the node."""
@@ -88,6 +99,29 @@ class QuantizeLayers(Pass):
 
 
 _NAMES = {8: "int8", 7: "int8, weights in 7 bits"}
+# What a kernel in int8 cuts off for nothing.
+_SWALLOWED = frozenset({"Relu", "Relu6"})
+
+
+def _swallowed(site: OfferedSite) -> list[str]:
+    """Names of a site's candidates that cost nothing behind a kernel in int8."""
+    return [c.name for c in site.candidates if c.computes in _SWALLOWED]
+
+
+def _readers(graph: Graph, tensor: Tensor, own: Mapping[str, OfferedSite]) -> list[OfferedSite]:
+    readers = dict.fromkeys(reader.name for reader in graph.consumers(tensor))
+    return [own[name] for name in readers if name in own]
+
+
+def _products(
+    sites: Sequence[OfferedSite], chosen: Sequence[Sequence[str]], behind: Sequence[OfferedSite]
+) -> Iterator[Group]:
+    """Sites with their candidates, and each of those behind with each of its own."""
+    for names in chosen:
+        for reader in behind:
+            for candidate in reader.candidates:
+                group = zip((*sites, reader), (*names, candidate.name), strict=True)
+                yield tuple(group)
 
 
 def replace_facts(site: Site, ranges: dict[str, tuple[float, float]]) -> Site:

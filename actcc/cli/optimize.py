@@ -18,12 +18,14 @@ from actcc.cli.options import (
     model_argument,
     parse_shapes,
     pass_options,
+    precision_option,
     quiet_option,
     repair_method,
     repair_options,
     resume_option,
     search_option,
     target_option,
+    wanted_passes,
     work_options,
 )
 from actcc.effort import PRESETS
@@ -91,6 +93,7 @@ def _limits() -> str:
     help=f"No further plan is tried after this time, pricing not counted [{_limits()}].",
 )
 @resume_option
+@precision_option
 @pass_options
 @work_options("Same input and seed, same plan.")
 @click.option(
@@ -112,6 +115,7 @@ def optimize_command(**options: Any) -> None:
       actcc optimize yolo.onnx --calib train/ --eval val/ --labels val.json \\
           --preprocess yolo --metric coco-map --max-drop 0.01abs
       actcc optimize net.onnx --calib calib.npz --objective accuracy --max-latency 70%
+      actcc optimize net.onnx --calib calib.npz --precision mixed
       actcc optimize net.onnx --explain            exact rewrites only, every reason
 
     Ctrl-C while plans are tried writes the best verified plan so far; --resume goes on from there.
@@ -145,7 +149,7 @@ def optimize_command(**options: Any) -> None:
         input_shapes=parse_shapes(options["shapes"]),
         plugins=options["plugins"],
         skip=options["skip"],
-        also=options["also"],
+        also=wanted_passes(options),
         estimator=options["estimator"],
         repair=repair_method(options),
         search=options["search"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -85,6 +85,16 @@ also_option = click.option(
     multiple=True,
     metavar="PASS",
     help="Also run a pass that is off by default; may be repeated.",
+)
+# Names of passes, off by default, that each precision asks for.
+_PRECISIONS: dict[str, tuple[str, ...]] = {"float": (), "mixed": ("quantize-layers",)}
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(list(_PRECISIONS)),
+    default="float",
+    show_default=True,
+    help="Whether layers may run in int8, each where it pays: as QuantizeLinear and "
+    "DequantizeLinear, on targets that run these (cpu, openvino-cpu); needs --calib.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
 preprocess_option = click.option(
@@ -230,6 +240,11 @@ def work_options(seed: str, cache: str = "Measure every price anew.") -> Decorat
         ),
         click.option("--no-cache", is_flag=True, help=cache),
     )
+
+
+def wanted_passes(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the passes that run besides those that always do."""
+    return (*options["also"], *_PRECISIONS[options["precision"]])
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -23,10 +23,12 @@ from actcc.cli.options import (
     model_argument,
     parse_shapes,
     pass_options,
+    precision_option,
     quiet_option,
     resume_option,
     search_option,
     target_option,
+    wanted_passes,
     work_options,
 )
 from actcc.effort import FRONT_EFFORT
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     help="No further plan is tried after this time, pricing not counted.",
 )
 @resume_option
+@precision_option
 @pass_options
 @work_options("Same input and seed, same front.")
 @json_option
@@ -119,7 +122,7 @@ def pareto_command(**options: Any) -> None:
         input_shapes=parse_shapes(options["shapes"]),
         plugins=options["plugins"],
         skip=options["skip"],
-        also=options["also"],
+        also=wanted_passes(options),
         search=options["search"],
         max_trials=options["max_trials"],
         time_limit_s=options["time_limit"],

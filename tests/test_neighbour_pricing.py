@@ -1,0 +1,87 @@
+"""Groups of candidates cost what the whole costs beyond its parts, and the program adds it so."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from actcc.accuracy.estimate import Estimates
+from actcc.neighbour_pricing import GroupTerm
+from actcc.prices import Price
+from actcc.program import Evidence, build_problem, site_plans
+from actcc.selection import solve
+from actcc.selection.check import total
+from actcc.site import KEEP, Candidate, OfferedSite, Site
+
+OFFERS = {"a": ("int8",), "s": ("Relu", "HardSwish"), "b": ("int8",)}
+ALONE = {
+    ("a", "int8"): 300.0,
+    ("s", "Relu"): -100.0,
+    ("s", "HardSwish"): -150.0,
+    ("b", "int8"): 200.0,
+}
+GROUPS = (
+    GroupTerm((("a", "int8"), ("s", "Relu")), -250),
+    GroupTerm((("a", "int8"), ("s", "Relu"), ("b", "int8")), -900),
+)
+
+
+def evidence(losses: dict[tuple[str, str], float]) -> Evidence:
+    sites, prices = [], {}
+    for name, candidates in OFFERS.items():
+        offered = tuple(Candidate(candidate, exact=False) for candidate in candidates)
+        place = Site([f"n_{name}"], f"r_{name}", f"w_{name}", "layer", None, name)
+        sites.append(OfferedSite(place, "pass", offered))
+        prices[name] = {
+            candidate: Price(1e4, ALONE[name, candidate], 0.0, "measured", "tool")
+            for candidate in candidates
+        }
+    return Evidence(sites, prices, Estimates(losses, {}), 1e6, 1e6, None, groups=GROUPS)
+
+
+def cost(chosen: dict[str, str]) -> float:
+    alone = sum(ALONE.get((site, name), 0.0) for site, name in chosen.items())
+    together = sum(
+        group.cost_ns
+        for group in GROUPS
+        if all(chosen.get(site) == name for site, name in group.members)
+    )
+    return 1e6 + alone + together
+
+
+@pytest.mark.parametrize("allowed", [0.0, 0.02, 0.05, 0.09, 0.2])
+def test_the_solver_finds_what_enumeration_finds(allowed: float) -> None:
+    losses = {("a", "int8"): 0.01, ("s", "Relu"): 0.05, ("s", "HardSwish"): 0.015,
+              ("b", "int8"): 0.02}  # fmt: skip
+    plans = [
+        dict(zip(OFFERS, names, strict=True))
+        for names in itertools.product(*((KEEP, *names) for names in OFFERS.values()))
+    ]
+    within = [p for p in plans if sum(losses.get(one, 0.0) for one in p.items()) <= allowed + 1e-9]
+    problem = build_problem(evidence(losses))
+    from actcc.program import within as limited
+
+    found = solve(
+        limited(problem, max_loss=allowed, max_latency_ns=None, max_peak_bytes=None), seed=0
+    )
+    assert total(problem, found.chosen).cost_ns == min(map(cost, within))
+    assert cost({site: found.chosen[site] for site in OFFERS}) == min(map(cost, within))
+
+
+def test_a_group_of_which_a_member_is_not_offered_is_left_out() -> None:
+    problem = build_problem(evidence({("a", "int8"): 0.01, ("b", "int8"): 0.02}))
+    assert problem.pairs == ()
+    assert [choice.id for choice in problem.choices] == ["a", "s", "b"]
+
+
+def test_what_is_shown_of_the_chosen_adds_up_to_the_plan() -> None:
+    known = evidence({(site, name): 0.01 for site, names in OFFERS.items() for name in names})
+    chosen = {"a": "int8", "s": "Relu", "b": "int8"}
+    shown = sum(
+        figures.difference_ns or 0.0
+        for site in site_plans(known, chosen)
+        for figures in site.candidates
+        if figures.name == site.chosen
+    )
+    assert shown == pytest.approx(cost(chosen) - 1e6)

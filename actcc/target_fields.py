@@ -24,6 +24,7 @@ _UNITS: tuple[tuple[str, str], ...] = (
     ("_bytes", "bytes"),
     ("bytes", "bytes"),
     ("_seconds", "s"),
+    ("weight_bits", "bits"),
     ("_ns", "ns"),
     ("_mhz", "MHz"),
     ("precision", "share of the latency"),

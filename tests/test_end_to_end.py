@@ -47,9 +47,14 @@ def assert_kept(result: Result, output: Path) -> None:
     assert result.plan.latency.ratio <= 1.0
 
 
+# Two thirds of the candidates, which take as much of the time; they have networks of their own.
+_MANY = ("narrow-blocks", "factorize-layers", "collapse-convolutions")
+
+
 def test_mobilenet_keeps_its_budget_on_an_npu(shared: Path, tmp_path: Path) -> None:
     output = tmp_path / "fast.onnx"
-    assert_kept(run_on(MOBILENET, "npu1", shared, output, samples=8, preset="quick"), output)
+    few = {"samples": 8, "preset": "quick", "skip": _MANY}
+    assert_kept(run_on(MOBILENET, "npu1", shared, output, **few), output)
 
 
 @pytest.mark.slow  # three minutes: prices are measured, and 110 sites estimated, twice

@@ -126,8 +126,9 @@ def _worth_estimating(
     """The site with the candidates that may be chosen: those that save time, or memory."""
 
     def may_be_chosen(candidate: Candidate) -> bool:
-        price, end = prices.get(candidate.name), (site.id, candidate.name)
-        beside = sum(min(group.cost_ns, 0) for group in groups if end in group.members)
+        price = prices.get(candidate.name)
+        own = (group for group in groups if group.others(site.id, candidate.name) is not None)
+        beside = sum(min(group.cost_ns, 0) for group in own)
         return isinstance(price, Price) and (
             price.difference_ns + beside < 0 or budget.max_memory is not None
         )

@@ -27,11 +27,16 @@ class GroupTerm:
     """A cost in nanoseconds, of either sign, added where all of these are chosen.
 
     Attributes:
-        members: site and candidate of each, in topological order; at least two.
+        members: of each its site, and the candidates of which any will do; at least two.
     """
 
-    members: tuple[tuple[str, str], ...]
+    members: tuple[tuple[str, tuple[str, ...]], ...]
     cost_ns: int
+
+    def others(self, site: str, candidate: str) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
+        """The members beside a candidate; None where it is not one of them."""
+        mine = [member for member in self.members if member[0] == site and candidate in member[1]]
+        return tuple(m for m in self.members if m not in mine) if mine else None
 
 
 def price_neighbours(
@@ -53,21 +58,26 @@ def price_neighbours(
     found = price_sites(
         graph, list(together.offered), [together], target, executor, progress, cache
     )
-    costs: dict[tuple[tuple[str, str], ...], int] = {}
+    costs: dict[_Members, int] = {}
     pairs_first = sorted(zip(together.offered, groups, strict=True), key=lambda one: len(one[1]))
     for offered, group in pairs_first:
         whole = found[offered.id][offered.candidates[0].name]
         alone = [_priced(prices, *member) for member in group]
         if isinstance(whole, Price):
-            members = tuple((site.id, name) for site, name in group)
+            members = tuple((site.id, names) for site, names in group)
             inside = sum(cost for part, cost in costs.items() if set(part) < set(members))
             apart = sum(price.difference_ns for price in alone if price is not None)
             costs[members] = round(whole.difference_ns - apart) - inside
     return tuple(GroupTerm(members, cost) for members, cost in costs.items() if cost)
 
 
-def _priced(prices: Mapping[str, SitePrices], site: OfferedSite, name: str) -> Price | None:
-    price = prices[site.id].get(name)
+_Members = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _priced(
+    prices: Mapping[str, SitePrices], site: OfferedSite, names: Sequence[str]
+) -> Price | None:
+    price = prices[site.id].get(names[0])
     return price if isinstance(price, Price) else None
 
 
@@ -84,8 +94,8 @@ class _Together(Pass):
             places = [offered.site for offered, _ in group]
             nodes = dict.fromkeys(name for place in places for name in place.nodes)
             # Equal structure is equal cost only for the same candidates, which this one names.
-            name = " and ".join(f"{offered.pass_name} {name}" for offered, name in group)
-            identity = " and ".join(f"{offered.id} {name}" for offered, name in group)
+            name = " and ".join(f"{offered.pass_name} {names[0]}" for offered, names in group)
+            identity = " and ".join(f"{offered.id} {names[0]}" for offered, names in group)
             site = Site(nodes, places[0].reads, places[-1].writes, "group", None, identity)
             self._groups[identity] = group
             own = (Candidate(name, exact=False),)
@@ -103,7 +113,7 @@ class _Together(Pass):
         """One after the other, late passes last."""
         members = self._groups[site.id]
         for late in (False, True):
-            for offered, name in members:
+            for offered, names in members:
                 found = self._passes[offered.pass_name]
                 if found.late is late:
-                    apply_pass(found, graph, offered.site, offered.candidate(name))
+                    apply_pass(found, graph, offered.site, offered.candidate(names[0]))

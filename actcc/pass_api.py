@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # it loads users' files as passes are loaded
     from actcc.calibration import SampleSet
 
 ENTRY_POINT_GROUP = "actcc.passes"
-Group = tuple[tuple[OfferedSite, str], ...]
-"""Sites with a candidate of each, by name."""
+Group = tuple[tuple[OfferedSite, tuple[str, ...]], ...]
+"""Sites, each with the names of candidates of which any one will do: they cost the same there."""
 _SIGNATURES = {
     "sites": ("self", "graph"),
     "candidates": ("self", "site", "target"),
@@ -74,7 +74,8 @@ class Pass(ABC):
     def neighbours(self, graph: Graph, sites: Sequence[OfferedSite]) -> Iterable[Group]:
         """Candidates that may cost another amount together than apart, in topological order.
 
-        Each group is priced as a whole too, so groups should be few and small.
+        Each group is priced as a whole too, with the first name of each site, so groups should be
+        few and small.
 
         Args:
             sites: of all passes.

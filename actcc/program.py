@@ -115,21 +115,29 @@ def _group_terms(
     found: list[Choice] = []
     pairs: list[PairTerm] = []
     for group in groups:
-        if not all(name in options.get(site, ()) for site, name in group.members):
+        members = [
+            (site, [name for name in names if name in options.get(site, ())])
+            for site, names in group.members
+        ]
+        if not all(names for _, names in members):
             continue
-        if len(group.members) == 2:
-            (site, name), (other, other_name) = group.members
-            pairs.append(PairTerm(site, name, other, other_name, group.cost_ns))
+        if len(members) == 2:
+            (site, names), (other, others) = members
+            pairs += [
+                PairTerm(site, one, other, another, group.cost_ns)
+                for one in names
+                for another in others
+            ]
         elif group.cost_ns < 0:
-            identity = " and ".join(f"{site} {name}" for site, name in group.members)
+            identity = " and ".join(f"{site} {names[0]}" for site, names in members)
             found.append(
                 Choice(identity, (Option(KEEP, 0, 0), Option(_TOGETHER, group.cost_ns, 0)))
             )
             pairs += [
                 PairTerm(identity, _TOGETHER, site, other, -group.cost_ns)
-                for site, name in group.members
+                for site, names in members
                 for other in options[site]
-                if other != name
+                if other not in names
             ]
     return found, tuple(pairs)
 
@@ -197,10 +205,10 @@ def _beside(
     """
     if figures.difference_ns is None:
         return figures
-    here, beside = (site, figures.name), 0.0
+    beside = 0.0
     for group in groups:
-        others = [member for member in group.members if member != here]
-        if here in group.members and all(chosen.get(place) == name for place, name in others):
+        others = group.others(site, figures.name)
+        if others is not None and all(chosen.get(place) in names for place, names in others):
             share = len(group.members) if chosen.get(site) == figures.name else 1
             beside += group.cost_ns / share
     return replace(figures, difference_ns=figures.difference_ns + beside)

@@ -80,16 +80,15 @@ class QuantizeLayers(Pass):
         own = {site.site.nodes[0]: site for site in sites if site.pass_name == self.name}
         swaps = {site.site.reads: site for site in sites if _swallowed(site)}
         for name, site in own.items():
-            node, candidates = graph.node(name), [c.name for c in site.candidates]
-            behind = _readers(graph, written_by(graph, node), own)
-            yield from _products([site], [[c] for c in candidates], behind)
+            node = graph.node(name)
+            for reader in _readers(graph, written_by(graph, node), own):
+                yield (site, _names(site)), (reader, _names(reader))
             swap = swaps.get(node.outputs[0].name)
             if swap is not None:
-                behind = _readers(graph, graph.tensor(swap.site.writes), own)
-                chosen = [[c, swallowed] for c in candidates for swallowed in _swallowed(swap)]
-                for pair in chosen:
-                    yield tuple(zip((site, swap), pair, strict=True))
-                yield from _products([site, swap], chosen, behind)
+                pair = (site, _names(site)), (swap, _swallowed(swap))
+                yield pair
+                for reader in _readers(graph, graph.tensor(swap.site.writes), own):
+                    yield *pair, (reader, _names(reader))
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Put quantize and dequantize nodes around the node."""
@@ -103,25 +102,18 @@ _NAMES = {8: "int8", 7: "int8, weights in 7 bits"}
 _SWALLOWED = frozenset({"Relu", "Relu6"})
 
 
-def _swallowed(site: OfferedSite) -> list[str]:
+def _swallowed(site: OfferedSite) -> tuple[str, ...]:
     """Names of a site's candidates that cost nothing behind a kernel in int8."""
-    return [c.name for c in site.candidates if c.computes in _SWALLOWED]
+    return tuple(c.name for c in site.candidates if c.computes in _SWALLOWED)
+
+
+def _names(site: OfferedSite) -> tuple[str, ...]:
+    return tuple(candidate.name for candidate in site.candidates)
 
 
 def _readers(graph: Graph, tensor: Tensor, own: Mapping[str, OfferedSite]) -> list[OfferedSite]:
     readers = dict.fromkeys(reader.name for reader in graph.consumers(tensor))
     return [own[name] for name in readers if name in own]
-
-
-def _products(
-    sites: Sequence[OfferedSite], chosen: Sequence[Sequence[str]], behind: Sequence[OfferedSite]
-) -> Iterator[Group]:
-    """Sites with their candidates, and each of those behind with each of its own."""
-    for names in chosen:
-        for reader in behind:
-            for candidate in reader.candidates:
-                group = zip((*sites, reader), (*names, candidate.name), strict=True)
-                yield tuple(group)
 
 
 def replace_facts(site: Site, ranges: dict[str, tuple[float, float]]) -> Site:

@@ -276,9 +276,14 @@ def test_a_plan_in_int8_is_applied_again_bit_for_bit(tmp_path: Path) -> None:
     onnx.save(build.model((1, 3, 32, 32), {"y": (1, 96, 1, 1)}), model)
     calibration = tmp_path / "samples.npz"
     np.savez(calibration, images=images(12, size=32))
+    profile = tmp_path / "quick.toml"
+    profile.write_text(
+        'name = "quick"\ndescription = "measured in a hurry"\nextends = "cpu"\n'
+        "[settings]\nneighbourhood_seconds = 0.05\nmodel_seconds = 1.0\n"
+    )
     result = optimize(
         model,
-        "cpu",
+        profile,
         output=output,
         budget=Budget(Amount(0.2, True)),
         calibration=calibration,

@@ -23,7 +23,8 @@ class CpSat:
 
     Where the loop ends and trials are left, it goes on with the pass that saves most alone. Losses
     of different passes do not add up in the same way, and plans of one kind of rewrite can be
-    better than their predictions say.
+    better than their predictions say. At last it doubts the plans that bound it: drops are measured
+    on few samples, and one that kept the budget but for its confidence was perhaps unlucky.
     """
 
     def __init__(self, space: Space, seen: Sequence[Trial | Refused]) -> None:
@@ -32,11 +33,12 @@ class CpSat:
         self._seen = list(seen)
         self._exhausted = self._allowance.value <= 0
         self._narrowed = False
+        self._doubted: list[Trial | Refused] = []
 
     def propose(self) -> Chosen | None:
         """See `Strategy`."""
         chosen = self._next()
-        if chosen is None and not self._narrowed and self._narrow():
+        while chosen is None and (self._narrow() or self._doubt()):
             chosen = self._next()
         return chosen
 
@@ -63,18 +65,48 @@ class CpSat:
 
     def _narrow(self) -> bool:
         """Leave nothing but one pass to choose from; False where there is nothing else."""
+        if self._narrowed:
+            return False
         self._narrowed = True
         main, before = self._main_pass(), self._allowance
         if main is None or not isinstance(before, Allowance):
             return False
         self._space = self._space.only(main)
-        inside = [trial for trial in self._seen if self._space.holds(trial.chosen)]
-        allowance = Allowance.warm(self._space.allowed_drop, _known(self._space, inside))
+        allowance = self._warm()
         if not allowance.low:
             allowance.value = max(allowance.value, before.low)
         self._allowance = allowance
         self._exhausted = False
         return True
+
+    def _doubt(self) -> bool:
+        """Forget the plan of least loss that its confidence alone kept from holding."""
+        if self._exhausted or not isinstance(self._allowance, Allowance):
+            return False
+        unlucky = [
+            trial
+            for trial in self._inside()
+            if isinstance(trial, Trial)
+            and self._space.is_unlucky(trial)
+            and trial.predicted_loss > self._allowance.low
+        ]
+        if not unlucky:
+            return False
+        self._doubted.append(min(unlucky, key=lambda trial: trial.predicted_loss))
+        self._allowance = self._warm()
+        return True
+
+    def _warm(self) -> Allowance:
+        return Allowance.warm(self._space.allowed_drop, _known(self._space, self._inside()))
+
+    def _inside(self) -> list[Trial | Refused]:
+        """Trials of plans that the space has, without those that were doubted."""
+        return [
+            trial
+            for trial in self._seen
+            if self._space.holds(trial.chosen)
+            and all(trial is not doubted for doubted in self._doubted)
+        ]
 
     def _main_pass(self) -> str | None:
         """The pass that saves most in the best trial; None where no other loses accuracy there."""

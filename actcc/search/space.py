@@ -157,3 +157,10 @@ class Space:
             return verdict.holds, 1.0
         share = figures.bound / figures.allowed_drop
         return share <= 1.0, share
+
+    def is_unlucky(self, trial: Trial) -> bool:
+        """Whether a trial kept the accuracy budget by its drop, but not by the bound on it."""
+        figures = trial.verdict.accuracy
+        if figures is None or not figures.allowed_drop:
+            return False
+        return figures.drop <= figures.allowed_drop < figures.bound

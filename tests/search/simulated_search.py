@@ -45,6 +45,7 @@ class SimulatedSearch(Search):
 
     Attributes:
         costs: what a loss of a pass costs when measured; sites "swap3" are of the pass "swap".
+        width: by which the bound on a drop is above it.
     """
 
     problem: Problem
@@ -53,6 +54,7 @@ class SimulatedSearch(Search):
     refuses: Callable[[Mapping[str, str]], bool]
     seed: int
     costs: Callable[[str], float]
+    width: float
     attempted: list[dict[str, str]] = field(default_factory=list)
 
     def pass_of(self, site: str) -> str:
@@ -82,10 +84,12 @@ class SimulatedSearch(Search):
         allowed = self.budget.drop_limit.value
         limit = self.budget.max_latency
         latency = totals.cost_ns / ORIGINAL_NS
-        failures = ["drop"] if dropped > allowed else []
+        failures = ["drop"] if dropped + self.width > allowed else []
         if limit is not None and latency > limit.value:
             failures.append("latency")
-        accuracy = AccuracyFigures("fidelity", 1.0, 1.0 - dropped, allowed, 9, 0.8)
+        accuracy = AccuracyFigures(
+            "fidelity", 1.0, 1.0 - dropped, allowed, 9, 0.8, most_drop=dropped + self.width
+        )
         figures = LatencyFigures(ORIGINAL_NS, totals.cost_ns, latency, 0.0, "estimated")
         verdict = Verdict(accuracy, figures, (None, None), 0.0, tuple(failures))
         return Trial(chosen, totals.cost_ns, loss, Path(f"{self.trials.attempted}"), verdict)
@@ -99,6 +103,7 @@ def simulate(
     drop: Callable[[float], float] = lambda loss: loss,
     refuses: Callable[[Mapping[str, str]], bool] = lambda chosen: False,
     costs: Callable[[str], float] = lambda name: 1.0,
+    width: float = 0.0,
     most: int = 8,
     seed: int = 0,
     trials: Trials | None = None,
@@ -119,6 +124,7 @@ def simulate(
         refuses=refuses,
         seed=seed,
         costs=costs,
+        width=width,
     )
     search.run(strategy, lambda: None)
     return search

@@ -159,3 +159,18 @@ def test_where_the_search_has_settled_the_pass_that_saves_most_is_tried_alone() 
     # All twelve swaps lose 0.65 % of the 1 % that there is.
     assert sum(name.startswith("swap") for name in best.chosen) >= 11
     assert any(all(name.startswith("swap") for name in tried) for tried in search.attempted)
+
+
+def test_a_plan_that_was_unlucky_is_doubted_while_trials_are_left() -> None:
+    def measured(loss: float) -> float:
+        return 0.0079 if 0.004 < loss < 0.005 else loss  # an unlucky band below the budget
+
+    sure, doubting = (
+        simulate("cpsat", many_sites(), drop=measured, width=width, most=16)
+        for width in (0.0, 0.0025)
+    )
+    held = [t for t in doubting.trials.done if t.verdict.holds]
+    assert doubting.trials.best is not None
+    assert sure.trials.best is not None
+    # Beyond the band plans hold again.
+    assert max(trial.predicted_loss for trial in held) > 0.005

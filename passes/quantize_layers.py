@@ -139,6 +139,12 @@ def _obstacle(graph: Graph, node: Node) -> str:
         return "it is in int8 already"
     if node.op in CONTRACTIONS and graph.constant(node.inputs[1]) is None:
         return "its weights are not constant"
+    if node.op in CONTRACTIONS and len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        bias = graph.constant(node.inputs[2])
+        if bias is None:
+            return "its bias is not constant"
+        if any(size != 1 for size in bias.shape[:-1]):
+            return "its bias is no vector"
     if node.op == "Gemm" and any(node.attrs.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         return "it has factors of its own"
     if node.op == "Gemm" and node.attrs.get("transA", 0):

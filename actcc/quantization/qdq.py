@@ -189,7 +189,7 @@ def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Te
     if bias is not None:
         bias_scales = (scales * np.float32(input_scale)).astype(np.float32)
         bound = np.iinfo(np.int32).max
-        steps = np.round(bias.astype(np.float64) / bias_scales)
+        steps = np.round(bias.reshape(-1).astype(np.float64) / bias_scales)
         stored = np.clip(steps, -bound, bound).astype(np.int32)
         found.append(
             graph.insert(

@@ -194,6 +194,29 @@ def test_what_has_no_int8_kernel_is_refused_with_the_reason(body: str, reason: s
     assert [refusal.reason for _, refusal in refusals] == [reason]
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("b = ReduceMean<axes=[0], keepdims=0>(x) y = Gemm(x, w, b)", "its bias is not constant"),
+        ("y = Gemm(x, w, rows)", "its bias is no vector"),
+    ],
+)
+def test_a_bias_that_is_not_one_number_for_each_output_is_refused(body: str, reason: str) -> None:
+    graph = graph_of(body, (4, 4), {"w": floats(4, 4), "rows": floats(4, 1)})
+    refusals = find_sites(graph, [QUANTIZE], CPU, samples=seen(graph)).refusals
+    assert [refusal.reason for _, refusal in refusals] == [reason]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 1), (1, 5)])
+def test_a_bias_is_stored_as_one_number_for_each_output(shape: tuple[int, ...]) -> None:
+    constants = {"w": floats(8, 5), "b": np.array(floats(*shape, seed=1) * 3, np.float32)}
+    graph = graph_of("y = Gemm(x, w, b)", (64, 8), constants)
+    result = quantized(graph)
+    (gemm,) = (node for node in result.nodes() if node.op == "Gemm")
+    assert result.shape(gemm.inputs[2]) == (5,)
+    assert error(graph, result) < 0.1
+
+
 def test_what_is_in_int8_already_stays() -> None:
     result = quantized(mobile_network())
     assert sites_of(result) == []

@@ -23,6 +23,8 @@ from actcc.quantization.distribution import Range
 OPSET = 13
 _HIGHEST = 255
 _SMALLEST_SCALE = 1e-12
+# In steps; the other half of 32 bits is for the products that are added.
+_LARGEST_BIAS = 2**30
 
 # Operators with int8 kernels, and the inputs that are feature maps; None for all.
 _FEATURE_MAPS: Mapping[str, tuple[int, ...] | None] = {
@@ -173,7 +175,13 @@ def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Te
     others = tuple(index for index in range(weights.ndim) if index != axis)
     highest = 2 ** (bits - 1) - 1
     scales = np.abs(weights).max(axis=others).astype(np.float32) / np.float32(highest)
-    scales = np.maximum(scales, np.float32(_SMALLEST_SCALE))
+    bias = graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    least = np.full(len(scales), _SMALLEST_SCALE)
+    if bias is not None:
+        bias = np.broadcast_to(bias.reshape(-1).astype(np.float64), len(scales))
+        # Weights may be that small, or zero; the bias has to fit all the same.
+        least = np.maximum(least, np.abs(bias) / (_LARGEST_BIAS * input_scale))
+    scales = np.maximum(scales, least.astype(np.float32))
     shape = [-1 if index == axis else 1 for index in range(weights.ndim)]
     rounded = np.clip(np.round(weights / scales.reshape(shape)), -highest, highest)
     zeros = np.zeros(len(scales), np.int8)
@@ -185,12 +193,9 @@ def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Te
             name=f"{node.name}_weights",
         )
     ]
-    bias = graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None:
         bias_scales = (scales * np.float32(input_scale)).astype(np.float32)
-        bound = np.iinfo(np.int32).max
-        steps = np.round(bias.reshape(-1).astype(np.float64) / bias_scales)
-        stored = np.clip(steps, -bound, bound).astype(np.int32)
+        stored = np.round(bias / bias_scales).astype(np.int32)
         found.append(
             graph.insert(
                 "DequantizeLinear",

@@ -130,6 +130,19 @@ def test_a_gemm_has_a_scale_for_each_output(transposed: int) -> None:
     assert np.abs(after - before)[:, 4].max() < 0.2 * before[:, 4].std()
 
 
+def test_a_channel_without_weights_keeps_its_bias() -> None:
+    weights = floats(4, 4, 1, 1)
+    weights[1], weights[2] = 0, 1e-20
+    graph = graph_of("y = Conv(x, w, b)", constants={"w": weights, "b": floats(4, seed=1) * 3})
+    assert error(graph, quantized(graph)) < 0.1
+
+
+def test_a_layer_that_reads_zeros_keeps_its_bias() -> None:
+    constants = {"zero": np.zeros(1, np.float32), "w": floats(4, 4, 1, 1), "b": floats(4)}
+    graph = graph_of("z = Mul(x, zero) y = Conv(z, w, b)", constants=constants)
+    assert error(graph, quantized(graph)) < 0.1
+
+
 def test_the_runtime_fuses_everything(tmp_path: Path) -> None:
     graph = mobile_network()
     found = kernels(quantized(graph), tmp_path)

@@ -129,7 +129,8 @@ def solve_within(space: Space, *, max_loss: float | None, max_latency_ns: float 
     solution: Solution = solve(
         limited, seed=space.seed, workers=SOLVER_WORKERS, time_limit_s=_SOLVE_LIMIT_S
     )
-    return {site: name for site, name in solution.chosen.items() if name != KEEP}
+    found = solution.chosen.items()
+    return {site: name for site, name in found if name != KEEP and site in space.passes}
 
 
 def _first_allowance(space: Space, seen: Sequence[Trial | Refused]) -> Allowance | LatencyAllowance:

@@ -22,7 +22,7 @@ import onnx
 from actcc.activations import find_activations
 from actcc.calibration import SampleSet
 from actcc.graph import Graph, Node, Tensor
-from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.pass_api import Group, Pass, rewrite
 from actcc.quantization import observed_ranges
 from actcc.quantization.qdq import (
@@ -45,7 +45,7 @@ class QuantizeLayers(Pass):
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
         """Every node that has an int8 kernel."""
         for node in graph.nodes():
-            if node.op in QUANTIZABLE:
+            if node.op in QUANTIZABLE and node.domain in ONNX_DOMAINS:
                 reason = _obstacle(graph, node)
                 if reason:
                     yield Refusal(node.outputs[0].name, reason)

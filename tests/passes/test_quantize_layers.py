@@ -230,6 +230,15 @@ def test_a_bias_is_stored_as_one_number_for_each_output(shape: tuple[int, ...]) 
     assert error(graph, result) < 0.1
 
 
+def test_operators_of_other_domains_are_no_layers() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '
+        "network (float[1, 4] x) => (float[1, 4] y) { y = own.Add(x, x) } "
+        '<domain: "own", opset_import: ["" : 17]> Add (a, b) => (c) { c = Mul(a, b) }'
+    )
+    assert sites_of(Graph.load(model)) == []
+
+
 def test_what_is_in_int8_already_stays() -> None:
     result = quantized(mobile_network())
     assert sites_of(result) == []

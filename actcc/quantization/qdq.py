@@ -150,11 +150,18 @@ def _read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
     for reader in graph.consumers(tensor):
         if reader.op == "QuantizeLinear":
             behind = graph.consumers(reader.outputs[0])
-            if behind and behind[0].op == "DequantizeLinear":
+            if behind and behind[0].op == "DequantizeLinear" and _has_step(graph, behind[0]):
                 return behind[0].outputs[0]
     step = Step.of(_range(ranges, tensor.name))
     stored = graph.insert("QuantizeLinear", [tensor, *step.constants])
     return graph.insert("DequantizeLinear", [stored, *step.constants], like=tensor)
+
+
+def _has_step(graph: Graph, node: Node) -> bool:
+    """Whether what a node dequantizes is uint8 with one scale; a model may hold other kinds."""
+    constants = [graph.constant(tensor) for tensor in node.inputs[1:3]]
+    whole = len(constants) == 2 and all(c is not None and c.size == 1 for c in constants)
+    return whole and constants[1].dtype == np.uint8  # type: ignore[union-attr]
 
 
 def _step_of(graph: Graph, dequantized: Tensor) -> Step:

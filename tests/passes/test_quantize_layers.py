@@ -230,6 +230,23 @@ def test_a_bias_is_stored_as_one_number_for_each_output(shape: tuple[int, ...]) 
     assert error(graph, result) < 0.1
 
 
+@pytest.mark.parametrize("operands", ["x, step", "x, step, zero", "x, steps, zeros"])
+def test_what_the_model_quantizes_in_another_way_is_quantized_anew(operands: str) -> None:
+    constants = {
+        "step": np.array(0.03, np.float32),
+        "zero": np.array(-5, np.int8),
+        "steps": np.full(4, 0.03, np.float32),
+        "zeros": np.zeros(4, np.uint8),
+    }
+    constants = {name: constants[name] for name in operands.split(", ")[1:]}
+    body = (
+        f"q = QuantizeLinear({operands}) d = DequantizeLinear({operands.replace('x', 'q', 1)}) "
+        "n = Neg(d) p = MaxPool<kernel_shape=[3, 3]>(x)"
+    )
+    graph = graph_of(body, constants=constants, outputs="n p")
+    assert error(graph, quantized(graph)) < 0.1
+
+
 def test_operators_of_other_domains_are_no_layers() -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '

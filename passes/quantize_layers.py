@@ -55,7 +55,7 @@ class QuantizeLayers(Pass):
 
     def observe(self, graph: Graph, sites: Sequence[Site], samples: SampleSet) -> Iterator[Site]:
         """The same sites with the ranges of what they read and write."""
-        ranges = observed_ranges(graph, samples)
+        ranges = observed_ranges(graph, samples, finite_only=True)  # a mask of -inf stays float
         activated = {match.reads.name: match.writes for match in find_activations(graph)}
         for site in sites:
             node = graph.node(site.nodes[0])

@@ -247,6 +247,25 @@ def test_what_the_model_quantizes_in_another_way_is_quantized_anew(operands: str
     assert error(graph, quantized(graph)) < 0.1
 
 
+def test_a_mask_that_is_not_finite_keeps_no_other_layer_from_int8() -> None:
+    constants = {
+        "w": floats(4, 4, 1, 1),
+        "zero": np.zeros(1, np.float32),
+        "least": np.full(1, -np.inf, np.float32),
+    }
+    body = (
+        "y = Conv(x, w) off = Less(x, zero) m = Where(off, least, x) "
+        "n = MaxPool<kernel_shape=[6, 6]>(m)"
+    )
+    graph = graph_of(body, constants=constants, outputs="y n")
+    conv, pool = sites_of(graph)
+    assert (
+        error(graph, apply_candidates(graph, [QUANTIZE], [(conv, conv.candidates[0].name)])) < 0.1
+    )
+    with pytest.raises(PassError, match="nothing is known of the values of 'm'"):
+        apply_candidates(graph, [QUANTIZE], [(pool, pool.candidates[0].name)])
+
+
 def test_operators_of_other_domains_are_no_layers() -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '

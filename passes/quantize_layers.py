@@ -22,7 +22,7 @@ import onnx
 from actcc.activations import find_activations
 from actcc.calibration import SampleSet
 from actcc.graph import Graph, Node, Tensor
-from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.pass_api import Group, Pass, rewrite
 from actcc.quantization import observed_ranges
 from actcc.quantization.qdq import (
@@ -45,7 +45,7 @@ class QuantizeLayers(Pass):
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
         """Every node that has an int8 kernel."""
         for node in graph.nodes():
-            if node.op in QUANTIZABLE:
+            if node.op in QUANTIZABLE and node.domain in ONNX_DOMAINS:
                 reason = _obstacle(graph, node)
                 if reason:
                     yield Refusal(node.outputs[0].name, reason)
@@ -55,7 +55,7 @@ class QuantizeLayers(Pass):
 
     def observe(self, graph: Graph, sites: Sequence[Site], samples: SampleSet) -> Iterator[Site]:
         """The same sites with the ranges of what they read and write."""
-        ranges = observed_ranges(graph, samples)
+        ranges = observed_ranges(graph, samples, finite_only=True)  # a mask of -inf stays float
         activated = {match.reads.name: match.writes for match in find_activations(graph)}
         for site in sites:
             node = graph.node(site.nodes[0])
@@ -139,6 +139,12 @@ def _obstacle(graph: Graph, node: Node) -> str:
         return "it is in int8 already"
     if node.op in CONTRACTIONS and graph.constant(node.inputs[1]) is None:
         return "its weights are not constant"
+    if node.op in CONTRACTIONS and len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        bias = graph.constant(node.inputs[2])
+        if bias is None:
+            return "its bias is not constant"
+        if any(size != 1 for size in bias.shape[:-1]):
+            return "its bias is no vector"
     if node.op == "Gemm" and any(node.attrs.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         return "it has factors of its own"
     if node.op == "Gemm" and node.attrs.get("transA", 0):

@@ -7,9 +7,12 @@ import itertools
 import pytest
 
 from actcc.accuracy.estimate import Estimates
+from actcc.budget import Amount, Budget
 from actcc.neighbour_pricing import GroupTerm
 from actcc.prices import Price
 from actcc.program import Evidence, build_problem, site_plans
+from actcc.search.cpsat import solve_within
+from actcc.search.space import Space
 from actcc.selection import solve
 from actcc.selection.check import total
 from actcc.site import KEEP, Candidate, OfferedSite, Site
@@ -68,6 +71,17 @@ def test_the_solver_finds_what_enumeration_finds(allowed: float) -> None:
     )
     assert total(problem, found.chosen).cost_ns == min(map(cost, within))
     assert cost({site: found.chosen[site] for site in OFFERS}) == min(map(cost, within))
+
+
+@pytest.mark.parametrize("chosen", [{}, {"s": "Relu"}, {"a": "int8", "s": "Relu6"},
+                                    {"a": "int8", "s": "Relu", "b": "int8"}])  # fmt: skip
+def test_a_plan_says_nothing_of_groups_and_costs_what_they_do(chosen: dict[str, str]) -> None:
+    known = evidence({(site, name): 0.01 for site, names in OFFERS.items() for name in names})
+    space = Space.of(known, Budget(Amount(0.2, relative=True)), "fidelity", 0)
+    assert space.totals(chosen).cost_ns == cost(chosen)
+    best = solve_within(space, max_loss=None, max_latency_ns=None)
+    assert best == {"a": "int8", "s": "Relu", "b": "int8"}
+    assert set(space.savings) == {"s"}  # what other strategies choose from
 
 
 def test_a_group_of_which_a_member_is_not_offered_is_left_out() -> None:

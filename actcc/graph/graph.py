@@ -178,10 +178,15 @@ class Graph(View):
         `Node` and `Tensor` objects from before are of no use afterwards.
 
         Raises:
-            PassError: ONNX's converter does not know a way.
+            PassError: ONNX's converter does not know a way, or the model defines functions.
         """
         if self.opset >= version:
             return
+        if self.functions:
+            raise PassError(
+                f"operator set {self.opset} cannot be converted to {version} in a model that "
+                "defines functions, which ONNX's converter drops; export the model with a newer one"
+            )
         from onnx import version_converter
 
         try:
@@ -192,9 +197,17 @@ class Graph(View):
                 f"operator set {self.opset} cannot be converted to {version} ({reason}); "
                 "export the model with a newer one"
             ) from error
-        surgeon, header = from_proto(converted, external=self._header.external)
+        before = self._header
+        for node in converted.graph.node:  # the converter drops these
+            original = before.original_nodes.get(node.name)
+            if original is not None:
+                del node.metadata_props[:]
+                node.metadata_props.extend(original.metadata_props)
+        surgeon, header = from_proto(converted, external=before.external)
         self._surgeon = surgeon
-        self._header = replace(header, metadata=self._header.metadata)
+        self._header = replace(
+            before, ir_version=header.ir_version, original_nodes=header.original_nodes
+        )
         self._names = None
         self._touch()
 

@@ -30,7 +30,9 @@ _SAMPLES_OF_VARIANCES = 8
 MOVERS = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
-def observed_ranges(graph: Graph, samples: Sequence[Sample]) -> dict[str, Range]:
+def observed_ranges(
+    graph: Graph, samples: Sequence[Sample], *, finite_only: bool = False
+) -> dict[str, Range]:
     """The range of least error over some samples, by tensor; see `observed`.
 
     Raises:
@@ -38,13 +40,18 @@ def observed_ranges(graph: Graph, samples: Sequence[Sample]) -> dict[str, Range]
         PricingError: a value is not finite.
     """
     functions = _only_readers(graph, find_activations(graph))
-    found = observed(graph, samples)
+    found = observed(graph, samples, finite_only=finite_only)
     return {name: values.best_range(functions.get(name)) for name, values in found.items()}
 
 
-def observed(graph: Graph, samples: Sequence[Sample]) -> dict[str, Distribution]:
+def observed(
+    graph: Graph, samples: Sequence[Sample], *, finite_only: bool = False
+) -> dict[str, Distribution]:
     """What values every float tensor of the main graph takes that int8 stands for, by name: all
     but those inside an activation. Values count by `channel_weights`.
+
+    Args:
+        finite_only: leave out tensors of which a value is not finite, instead of raising.
 
     Raises:
         ModelError: ONNX Runtime cannot run the graph on them.
@@ -54,15 +61,19 @@ def observed(graph: Graph, samples: Sequence[Sample]) -> dict[str, Distribution]
     runner = session(_with_all_outputs(graph, matches), optimise=False)
     weights = channel_weights(graph, matches, _variances(graph, runner, samples))
     found: dict[str, Distribution] = {}
+    unbounded: set[str] = set()
     written = [tensor.name for node in graph.nodes() for tensor in node.outputs]
     for sample in samples:
         values = {**sample.inputs, **run(runner, sample.inputs)}
         for name in (*sample.inputs, *written):  # the first that is not finite is to blame
             if name in values and values[name].dtype.kind == "f" and values[name].size:
+                if finite_only and not np.isfinite(values[name]).all():
+                    unbounded.add(name)
+                    continue
                 _require_finite(name, values[name], sample)
                 counted = _along(weights.get(name), values[name])
                 found.setdefault(name, Distribution()).add(values[name], counted)
-    return found
+    return {name: values for name, values in found.items() if name not in unbounded}
 
 
 def _variances(graph: Graph, runner: Any, samples: Sequence[Sample]) -> dict[str, Array]:

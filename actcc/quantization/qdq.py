@@ -23,6 +23,8 @@ from actcc.quantization.distribution import Range
 OPSET = 13
 _HIGHEST = 255
 _SMALLEST_SCALE = 1e-12
+# In steps; the other half of 32 bits is for the products that are added.
+_LARGEST_BIAS = 2**30
 
 # Operators with int8 kernels, and the inputs that are feature maps; None for all.
 _FEATURE_MAPS: Mapping[str, tuple[int, ...] | None] = {
@@ -148,11 +150,18 @@ def _read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
     for reader in graph.consumers(tensor):
         if reader.op == "QuantizeLinear":
             behind = graph.consumers(reader.outputs[0])
-            if behind and behind[0].op == "DequantizeLinear":
+            if behind and behind[0].op == "DequantizeLinear" and _has_step(graph, behind[0]):
                 return behind[0].outputs[0]
     step = Step.of(_range(ranges, tensor.name))
     stored = graph.insert("QuantizeLinear", [tensor, *step.constants])
     return graph.insert("DequantizeLinear", [stored, *step.constants], like=tensor)
+
+
+def _has_step(graph: Graph, node: Node) -> bool:
+    """Whether what a node dequantizes is uint8 with one scale; a model may hold other kinds."""
+    constants = [graph.constant(tensor) for tensor in node.inputs[1:3]]
+    whole = len(constants) == 2 and all(c is not None and c.size == 1 for c in constants)
+    return whole and constants[1].dtype == np.uint8  # type: ignore[union-attr]
 
 
 def _step_of(graph: Graph, dequantized: Tensor) -> Step:
@@ -173,7 +182,13 @@ def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Te
     others = tuple(index for index in range(weights.ndim) if index != axis)
     highest = 2 ** (bits - 1) - 1
     scales = np.abs(weights).max(axis=others).astype(np.float32) / np.float32(highest)
-    scales = np.maximum(scales, np.float32(_SMALLEST_SCALE))
+    bias = graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    least = np.full(len(scales), _SMALLEST_SCALE)
+    if bias is not None:
+        bias = np.broadcast_to(bias.reshape(-1).astype(np.float64), len(scales))
+        # Weights may be that small, or zero; the bias has to fit all the same.
+        least = np.maximum(least, np.abs(bias) / (_LARGEST_BIAS * input_scale))
+    scales = np.maximum(scales, least.astype(np.float32))
     shape = [-1 if index == axis else 1 for index in range(weights.ndim)]
     rounded = np.clip(np.round(weights / scales.reshape(shape)), -highest, highest)
     zeros = np.zeros(len(scales), np.int8)
@@ -185,12 +200,9 @@ def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Te
             name=f"{node.name}_weights",
         )
     ]
-    bias = graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None:
         bias_scales = (scales * np.float32(input_scale)).astype(np.float32)
-        bound = np.iinfo(np.int32).max
-        steps = np.round(bias.astype(np.float64) / bias_scales)
-        stored = np.clip(steps, -bound, bound).astype(np.int32)
+        stored = np.round(bias / bias_scales).astype(np.int32)
         found.append(
             graph.insert(
                 "DequantizeLinear",

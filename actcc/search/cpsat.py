@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from actcc.errors import InfeasibleError
@@ -113,13 +112,17 @@ class CpSat:
         holding = [t for t in self._seen if isinstance(t, Trial) and t.verdict.holds]
         if not holding:
             return None
-        best = min(holding, key=lambda trial: trial.verdict.latency.ratio)
-        saved: Counter[str] = Counter()
-        for site, name in best.chosen.items():
-            option = self._space.problem.options[site][name]
-            if option.loss_ppm > 0:
-                saved[self._space.passes[site]] -= option.cost_ns
-        return saved.most_common(1)[0][0] if len(saved) > 1 else None
+        chosen = min(holding, key=lambda trial: trial.verdict.latency.ratio).chosen
+        lossy: dict[str, set[str]] = {}
+        for site, name in chosen.items():
+            if self._space.problem.options[site][name].loss_ppm > 0:
+                lossy.setdefault(self._space.passes[site], set()).add(site)
+
+        def without(found: str) -> int:
+            rest = {site: name for site, name in chosen.items() if site not in lossy[found]}
+            return self._space.totals(rest).cost_ns
+
+        return max(lossy, key=without) if len(lossy) > 1 else None
 
     def _solve(self, allowance: float) -> Chosen:
         """The best plan under an allowance.
@@ -161,7 +164,8 @@ def solve_within(space: Space, *, max_loss: float | None, max_latency_ns: float 
     solution: Solution = solve(
         limited, seed=space.seed, workers=SOLVER_WORKERS, time_limit_s=_SOLVE_LIMIT_S
     )
-    return {site: name for site, name in solution.chosen.items() if name != KEEP}
+    found = solution.chosen.items()
+    return {site: name for site, name in found if name != KEEP and site in space.passes}
 
 
 def _first_allowance(space: Space, seen: Sequence[Trial | Refused]) -> Allowance | LatencyAllowance:

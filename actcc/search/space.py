@@ -28,7 +28,8 @@ class Space:
         original_latency_ns: of the model as it was given.
         original_peak_bytes: None if it depends on data; known wherever memory has a budget.
         seed: of every draw.
-        passes: by site, the name of the pass that offers it.
+        passes: by site, the name of the pass that offers it; choices of the problem that are not
+            among them are groups of sites, which follow from what the sites get.
     """
 
     problem: Problem
@@ -104,6 +105,7 @@ class Space:
                 and (option.cost_ns < 0 or self.budget.max_memory is not None)
             )
             for choice in self.problem.choices
+            if choice.id in self.passes
         }
         return {site: options for site, options in found.items() if options}
 
@@ -137,6 +139,11 @@ class Space:
     def totals(self, chosen: Chosen) -> Totals:
         """Predicted latency, loss and peak of a plan."""
         everywhere = {choice.id: chosen.get(choice.id, KEEP) for choice in self.problem.choices}
+        # A group costs as much again beside what is not of it.
+        apart = {p.site_a for p in self.problem.pairs if everywhere[p.site_b] == p.option_b}
+        for choice in self.problem.choices:
+            if choice.id not in self.passes and choice.id not in apart:
+                everywhere[choice.id] = choice.options[-1].name
         return total(self.problem, everywhere)
 
     def spent(self, trial: Trial | Refused) -> tuple[bool, float]:

@@ -389,3 +389,33 @@ def test_types_follow_an_edit() -> None:
     assert graph.dtype(wide) == np.float32
     feeds = random_feeds(graph, 0)
     assert feeds["x"].shape == (4,)
+
+
+def test_a_newer_operator_set_keeps_metadata_and_the_interface() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 11]> network (float[1, 4] x) => (float[1, 4] y) '
+        "{ [first] a = Unsqueeze<axes = [0]>(x) y = Squeeze<axes = [0]>(a) }"
+    )
+    model.graph.node[0].metadata_props.add(key="source", value="exporter")
+    model.graph.metadata_props.add(key="classes", value="cat, dog")
+    model.graph.input[0].type.tensor_type.shape.dim[0].denotation = "BATCH"
+    graph = Graph.load(model)
+    graph.raise_opset(13)
+    result = graph.to_proto()
+    first = next(node for node in result.graph.node if node.name == "first")
+    assert graph.opset == 13
+    assert list(first.metadata_props) == list(model.graph.node[0].metadata_props)
+    assert list(result.graph.metadata_props) == list(model.graph.metadata_props)
+    assert list(result.graph.input) == list(model.graph.input)
+    x = np.array([[-1, 0, 1, 2]], np.float32)
+    assert run(session(graph), {"x": x})["y"].tolist() == x.tolist()
+
+
+def test_a_newer_operator_set_is_refused_where_functions_would_be_lost() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 11, "own" : 1]> '
+        "network (float[4] x) => (float[4] y) { y = own.Twice(x) } "
+        '<domain: "own", opset_import: ["" : 11]> Twice (a) => (b) { b = Add(a, a) }'
+    )
+    with pytest.raises(PassError, match="defines functions"):
+        Graph.load(model).raise_opset(13)

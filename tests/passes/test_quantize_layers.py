@@ -130,6 +130,19 @@ def test_a_gemm_has_a_scale_for_each_output(transposed: int) -> None:
     assert np.abs(after - before)[:, 4].max() < 0.2 * before[:, 4].std()
 
 
+def test_a_channel_without_weights_keeps_its_bias() -> None:
+    weights = floats(4, 4, 1, 1)
+    weights[1], weights[2] = 0, 1e-20
+    graph = graph_of("y = Conv(x, w, b)", constants={"w": weights, "b": floats(4, seed=1) * 3})
+    assert error(graph, quantized(graph)) < 0.1
+
+
+def test_a_layer_that_reads_zeros_keeps_its_bias() -> None:
+    constants = {"zero": np.zeros(1, np.float32), "w": floats(4, 4, 1, 1), "b": floats(4)}
+    graph = graph_of("z = Mul(x, zero) y = Conv(z, w, b)", constants=constants)
+    assert error(graph, quantized(graph)) < 0.1
+
+
 def test_the_runtime_fuses_everything(tmp_path: Path) -> None:
     graph = mobile_network()
     found = kernels(quantized(graph), tmp_path)
@@ -192,6 +205,74 @@ def test_what_has_no_int8_kernel_is_refused_with_the_reason(body: str, reason: s
     graph = graph_of(body, (4, 4, 1, 1), {"w": floats(4, 4, 1, 1)})
     refusals = find_sites(graph, [QUANTIZE], CPU, samples=seen(graph)).refusals
     assert [refusal.reason for _, refusal in refusals] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("b = ReduceMean<axes=[0], keepdims=0>(x) y = Gemm(x, w, b)", "its bias is not constant"),
+        ("y = Gemm(x, w, rows)", "its bias is no vector"),
+    ],
+)
+def test_a_bias_that_is_not_one_number_for_each_output_is_refused(body: str, reason: str) -> None:
+    graph = graph_of(body, (4, 4), {"w": floats(4, 4), "rows": floats(4, 1)})
+    refusals = find_sites(graph, [QUANTIZE], CPU, samples=seen(graph)).refusals
+    assert [refusal.reason for _, refusal in refusals] == [reason]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 1), (1, 5)])
+def test_a_bias_is_stored_as_one_number_for_each_output(shape: tuple[int, ...]) -> None:
+    constants = {"w": floats(8, 5), "b": np.array(floats(*shape, seed=1) * 3, np.float32)}
+    graph = graph_of("y = Gemm(x, w, b)", (64, 8), constants)
+    result = quantized(graph)
+    (gemm,) = (node for node in result.nodes() if node.op == "Gemm")
+    assert result.shape(gemm.inputs[2]) == (5,)
+    assert error(graph, result) < 0.1
+
+
+@pytest.mark.parametrize("operands", ["x, step", "x, step, zero", "x, steps, zeros"])
+def test_what_the_model_quantizes_in_another_way_is_quantized_anew(operands: str) -> None:
+    constants = {
+        "step": np.array(0.03, np.float32),
+        "zero": np.array(-5, np.int8),
+        "steps": np.full(4, 0.03, np.float32),
+        "zeros": np.zeros(4, np.uint8),
+    }
+    constants = {name: constants[name] for name in operands.split(", ")[1:]}
+    body = (
+        f"q = QuantizeLinear({operands}) d = DequantizeLinear({operands.replace('x', 'q', 1)}) "
+        "n = Neg(d) p = MaxPool<kernel_shape=[3, 3]>(x)"
+    )
+    graph = graph_of(body, constants=constants, outputs="n p")
+    assert error(graph, quantized(graph)) < 0.1
+
+
+def test_a_mask_that_is_not_finite_keeps_no_other_layer_from_int8() -> None:
+    constants = {
+        "w": floats(4, 4, 1, 1),
+        "zero": np.zeros(1, np.float32),
+        "least": np.full(1, -np.inf, np.float32),
+    }
+    body = (
+        "y = Conv(x, w) off = Less(x, zero) m = Where(off, least, x) "
+        "n = MaxPool<kernel_shape=[6, 6]>(m)"
+    )
+    graph = graph_of(body, constants=constants, outputs="y n")
+    conv, pool = sites_of(graph)
+    assert (
+        error(graph, apply_candidates(graph, [QUANTIZE], [(conv, conv.candidates[0].name)])) < 0.1
+    )
+    with pytest.raises(PassError, match="nothing is known of the values of 'm'"):
+        apply_candidates(graph, [QUANTIZE], [(pool, pool.candidates[0].name)])
+
+
+def test_operators_of_other_domains_are_no_layers() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '
+        "network (float[1, 4] x) => (float[1, 4] y) { y = own.Add(x, x) } "
+        '<domain: "own", opset_import: ["" : 17]> Add (a, b) => (c) { c = Mul(a, b) }'
+    )
+    assert sites_of(Graph.load(model)) == []
 
 
 def test_what_is_in_int8_already_stays() -> None:

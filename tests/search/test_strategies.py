@@ -9,7 +9,7 @@ from simulated_search import ORIGINAL_NS, many_sites, simulate, site
 from actcc.budget import Amount, Budget
 from actcc.errors import SearchError
 from actcc.search import STRATEGIES, check_strategy
-from actcc.selection import Problem
+from actcc.selection import PairTerm, Problem
 from actcc.trials import Trials
 
 
@@ -174,3 +174,16 @@ def test_a_plan_that_was_unlucky_is_doubted_while_trials_are_left() -> None:
     assert sure.trials.best is not None
     # Beyond the band plans hold again.
     assert max(trial.predicted_loss for trial in held) > 0.005
+
+
+def test_what_a_pass_saves_counts_what_its_sites_save_together() -> None:
+    # Each costs 200 ns alone and saves 1,500 ns beside the next.
+    layers = [site(f"int{i}", ("int8", -200, 400 + 7 * i)) for i in range(12)]
+    pairs = tuple(PairTerm(f"int{i}", "int8", f"int{i + 1}", "int8", -1500) for i in range(11))
+    swaps = [site(f"swap{i}", ("cut", 600 + 10 * i, 300 + 7 * i)) for i in range(12)]
+    problem = Problem((*swaps, *layers), pairs, base_cost_ns=ORIGINAL_NS)
+    costs = {"swap": 6.0, "int": 1.0}
+    search = simulate("cpsat", problem, costs=costs.__getitem__, most=20)
+    alone = [{name.rstrip("0123456789") for name in tried} for tried in search.attempted]
+    assert {"int"} in alone
+    assert {"swap"} not in alone

@@ -163,17 +163,12 @@ def test_where_the_search_has_settled_the_pass_that_saves_most_is_tried_alone() 
 
 def test_a_plan_that_was_unlucky_is_doubted_while_trials_are_left() -> None:
     def measured(loss: float) -> float:
-        return 0.0079 if 0.004 < loss < 0.005 else loss  # an unlucky band below the budget
+        return 0.0079 if 0.0035 < loss < 0.0045 else loss  # less than the budget of 0.01
 
-    sure, doubting = (
-        simulate("cpsat", many_sites(), drop=measured, width=width, most=16)
-        for width in (0.0, 0.0025)
-    )
-    held = [t for t in doubting.trials.done if t.verdict.holds]
-    assert doubting.trials.best is not None
-    assert sure.trials.best is not None
-    # Beyond the band plans hold again.
-    assert max(trial.predicted_loss for trial in held) > 0.005
+    search = simulate("cpsat", many_sites(), drop=measured, width=0.0025, most=16)
+    held = [trial.predicted_loss for trial in search.trials.done if trial.verdict.holds]
+    # Plans beyond the unlucky ones hold again; below them the search had settled.
+    assert max(held) > 0.0065
 
 
 def test_what_a_pass_saves_counts_what_its_sites_save_together() -> None:

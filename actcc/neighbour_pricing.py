@@ -68,7 +68,12 @@ def price_neighbours(
             inside = sum(cost for part, cost in costs.items() if set(part) < set(members))
             apart = sum(price.difference_ns for price in alone if price is not None)
             costs[members] = round(whole.difference_ns - apart) - inside
-    return tuple(GroupTerm(members, cost) for members, cost in costs.items() if cost)
+    # The program knows a larger group only where it saves something.
+    return tuple(
+        GroupTerm(members, cost)
+        for members, cost in costs.items()
+        if cost < 0 or (cost and len(members) == 2)
+    )
 
 
 _Members = tuple[tuple[str, tuple[str, ...]], ...]

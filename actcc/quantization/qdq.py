@@ -23,6 +23,7 @@ from actcc.quantization.distribution import Range
 OPSET = 13
 _HIGHEST = 255
 _SMALLEST_SCALE = 1e-12
+_NO_WIDTH = 1e-8
 # In steps; the other half of 32 bits is for the products that are added.
 _LARGEST_BIAS = 2**30
 
@@ -57,9 +58,14 @@ class Step:
 
     @classmethod
     def of(cls, values: Range) -> Step:
-        """The step for values in a range, to which 0 is added; 0 is exact."""
+        """The step for values in a range, to which 0 is added; 0 is exact.
+
+        A range of no width, of a tensor that was always 0, gets one of width 1.
+        """
         low, high = min(values[0], 0.0), max(values[1], 0.0)
-        scale = max(float(np.float32((high - low) / _HIGHEST)), _SMALLEST_SCALE)
+        if high - low < _NO_WIDTH:
+            high = low + 1.0
+        scale = float(np.float32((high - low) / _HIGHEST))
         return cls(scale, int(np.clip(round(-low / scale), 0, _HIGHEST)))
 
     @property

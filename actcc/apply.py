@@ -92,7 +92,8 @@ def _rewritten(
         samples = _samples(bound, plan, calibration, preprocessing)
     places: dict[str, Site] = {}
     for found in passes:
-        places |= {s.id: s for s in sites_of(graph, found, samples) if isinstance(s, Site)}
+        seen = None if found.late else samples  # those observe the rewritten network
+        places |= {s.id: s for s in sites_of(graph, found, seen) if isinstance(s, Site)}
     chosen = [(_offered(site, places), site.chosen) for site in plan.rewritten]
     method = RepairMethod.from_settings(plan.settings)
     late = {found.name for found in passes if found.late}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,12 +22,13 @@ class Rewritten:
     """What a plan makes of a network.
 
     Attributes:
-        unrepaired: the same rewrites without the repair; None where nothing was repaired.
+        unrepaired: makes the same rewrites without the repair, for which late passes observe once
+            more; None where nothing was repaired.
         exact: whether every candidate is exact.
     """
 
     graph: Graph
-    unrepaired: Graph | None
+    unrepaired: Callable[[], Graph] | None
     exact: bool
 
 
@@ -63,7 +65,7 @@ def rewrite_network(
             network = _applied_late(network, found, own, samples) if own else network
         return network
 
-    unrepaired = finished(rewritten) if repairs else None
+    unrepaired = functools.partial(finished, rewritten) if repairs else None
     return Rewritten(finished(repaired), unrepaired, _exact(chosen))
 
 

@@ -63,7 +63,7 @@ class QuantizeLayers(Pass):
             # Where the activation behind is swapped for one that the kernel swallows.
             around += [activated[t.name] for t in node.outputs if t.name in activated]
             known = {t.name: ranges[t.name] for t in around if t.name in ranges}
-            yield replace_facts(site, known)
+            yield _with_ranges(site, known)
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
         """Int8, with as many bits for weights as the target's kernels multiply exactly."""
@@ -116,7 +116,7 @@ def _readers(graph: Graph, tensor: Tensor, own: Mapping[str, OfferedSite]) -> li
     return [own[name] for name in readers if name in own]
 
 
-def replace_facts(site: Site, ranges: dict[str, tuple[float, float]]) -> Site:
+def _with_ranges(site: Site, ranges: dict[str, tuple[float, float]]) -> Site:
     """The site with the ranges of tensors around it."""
     return replace(site, facts={**site.facts, "ranges": json.dumps(ranges)})
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from actcc.errors import PassError
 from actcc.graph import Array, Graph, Node, Tensor
+from actcc.linear.units import output_axis
 from actcc.quantization.distribution import Range
 
 # The first in which weights may have a scale for each output.
@@ -218,10 +219,3 @@ def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Te
             )
         )
     return found
-
-
-def output_axis(node: Node) -> int:
-    """Which axis of a layer's weights counts its outputs."""
-    if node.op == "Conv" or (node.op == "Gemm" and node.attrs.get("transB", 0)):
-        return 0
-    return 1

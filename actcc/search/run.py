@@ -162,7 +162,9 @@ class Search:
         path = self._saved(found.graph, f"trial-{self.trials.attempted}")
         unrepaired: Path | None = None
         if found.unrepaired is not None:
-            unrepaired = self._saved(found.unrepaired, f"trial-{self.trials.attempted}-unrepaired")
+            unrepaired = self._saved(
+                found.unrepaired(), f"trial-{self.trials.attempted}-unrepaired"
+            )
         verdict = self._verdict(chosen, path, unrepaired, exact=found.exact)
         predicted = self.space.totals(chosen)
         # The machine's pace may have changed since the base was timed; the ratio has not.

@@ -49,7 +49,7 @@ def price_neighbours(
     progress: Progress,
     cache: Path | None,
 ) -> tuple[GroupTerm, ...]:
-    """Prices of the groups that passes name; those of no difference are left out."""
+    """Prices of the groups that passes name; larger ones only where they save something."""
     named = [group for found in passes for group in found.neighbours(graph, sites)]
     groups = [group for group in named if all(_priced(prices, *member) for member in group)]
     if not groups:
@@ -68,11 +68,9 @@ def price_neighbours(
             inside = sum(cost for part, cost in costs.items() if set(part) < set(members))
             apart = sum(price.difference_ns for price in alone if price is not None)
             costs[members] = round(whole.difference_ns - apart) - inside
-    # The program knows a larger group only where it saves something.
+    # Two of no difference are said too: they may be chosen together.
     return tuple(
-        GroupTerm(members, cost)
-        for members, cost in costs.items()
-        if cost < 0 or (cost and len(members) == 2)
+        GroupTerm(members, cost) for members, cost in costs.items() if cost < 0 or len(members) == 2
     )
 
 

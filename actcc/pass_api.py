@@ -75,7 +75,8 @@ class Pass(ABC):
         """Candidates that may cost another amount together than apart, in topological order.
 
         Each group is priced as a whole too, with the first name of each site, so groups should be
-        few and small.
+        few and small. A candidate of a late pass may be chosen beside one that rewrites the same
+        nodes before only where a group names the two.
 
         Args:
             sites: of all passes.
@@ -344,7 +345,7 @@ def _offer(found: Pass, named: Site, target: Target, exact_only: bool) -> Offere
             refusals.append(Refusal(f"{named.writes} → {entry.name}", reason))
         else:
             candidates.append(Candidate(entry.name, exact, entry.computes))
-    return OfferedSite(named, found.name, tuple(candidates), tuple(refusals))
+    return OfferedSite(named, found.name, tuple(candidates), tuple(refusals), found.late)
 
 
 def apply_candidates(

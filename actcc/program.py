@@ -78,6 +78,7 @@ class Evidence:
 def build_problem(evidence: Evidence) -> Problem:
     """The integer program without budgets: nanoseconds and parts per million."""
     choices = []
+    beside = _named_beside_late(evidence)
     for site in evidence.sites:
         options = [Option(KEEP, 0, 0)]
         for candidate in site.candidates:
@@ -89,7 +90,7 @@ def build_problem(evidence: Evidence) -> Problem:
                     candidate.name,
                     round(figures.difference_ns),
                     round(figures.loss * _PPM),
-                    frozenset(site.site.nodes),
+                    _claims(site, (site.id, candidate.name) in beside),
                 )
             )
         choices.append(Choice(site.id, tuple(options)))
@@ -100,6 +101,34 @@ def build_problem(evidence: Evidence) -> Problem:
         memory=_memory_of(evidence.memory, choices),
         base_cost_ns=round(evidence.base_latency_ns),
     )
+
+
+def _named_beside_late(evidence: Evidence) -> frozenset[tuple[str, str]]:
+    """Candidates that a late pass can build upon: a group names them beside one of its sites that
+    stands on the same nodes.
+    """
+    sites = {site.id: site for site in evidence.sites}
+    found: set[tuple[str, str]] = set()
+    for group in evidence.groups:
+        for identity, names in group.members:
+            nodes = set(sites[identity].site.nodes)
+            others = (sites[other] for other, _ in group.members if other != identity)
+            if any(other.late and nodes.intersection(other.site.nodes) for other in others):
+                found.update((identity, name) for name in names)
+    return frozenset(found)
+
+
+def _claims(site: OfferedSite, stays: bool) -> frozenset[str]:
+    """What a candidate claims of its nodes: the rewrite before the repair, the one behind, or both.
+
+    Args:
+        stays: whether a late pass can rewrite what the candidate makes of them.
+    """
+    nodes = site.site.nodes
+    later = frozenset(f"{name}, behind the repair" for name in nodes)
+    if site.late:
+        return later
+    return frozenset(nodes) if stays else later.union(nodes)
 
 
 def _group_terms(
@@ -127,6 +156,7 @@ def _group_terms(
                 PairTerm(site, one, other, another, group.cost_ns)
                 for one in names
                 for another in others
+                if group.cost_ns
             ]
         elif group.cost_ns < 0:
             identity = " and ".join(f"{site} {names[0]}" for site, names in members)

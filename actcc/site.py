@@ -106,12 +106,14 @@ class OfferedSite:
         pass_name: the pass that found it and can apply its candidates.
         candidates: without `keep`; every one has `exact` set.
         refusals: candidates that the pass does not offer here.
+        late: whether it is rewritten behind the repair, last of all.
     """
 
     site: Site
     pass_name: str
     candidates: tuple[Candidate, ...]
     refusals: tuple[Refusal, ...] = field(default=())
+    late: bool = False
 
     @property
     def id(self) -> str:

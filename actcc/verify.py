@@ -170,11 +170,10 @@ class Verifier:
             self.budget.confidence,
         )
 
-    def verify(self, path: Path, *, exact: bool, unrepaired: Path | None = None) -> Verdict:
+    def verify(self, path: Path, *, exact: bool) -> Verdict:
         """Verify a model file.
 
         Args:
-            unrepaired: the same rewrites before their repair, for the report.
             exact: only exact candidates are in it, so that its outputs must agree.
 
         Raises:
@@ -187,8 +186,6 @@ class Verifier:
         result = Graph.load(path, self.input_shapes)
         difference = self._difference(original, result)
         accuracy = self._accuracy(path, exact=exact)
-        if accuracy is not None and unrepaired is not None:
-            accuracy = replace(accuracy, unrepaired=self._value(unrepaired))
         before, after = self.time([result])
         latency = LatencyFigures(
             before.latency_ns, after.latency_ns, after.ratio, after.ratio_noise, after.source
@@ -204,6 +201,16 @@ class Verifier:
             inexact,
             (before.dram_bytes, after.dram_bytes),
         )
+
+    def with_unrepaired(self, verdict: Verdict, path: Path) -> Verdict:
+        """The verdict with the accuracy of the same rewrites before their repair, for the report.
+
+        Raises:
+            ModelError: the file cannot be run.
+        """
+        if verdict.accuracy is None:
+            return verdict
+        return replace(verdict, accuracy=replace(verdict.accuracy, unrepaired=self._value(path)))
 
     def time(self, results: Sequence[Graph]) -> list[Timing]:
         """The baseline and the results, timed together."""

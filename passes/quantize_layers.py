@@ -1,12 +1,14 @@
-"""A layer, sum, concatenation or pooling in int8 instead of floating point.
+"""A layer, sum, product, concatenation, pooling or activation in int8 instead of floating point.
 
     x → Conv → y      →      x → Q → DQ → Conv → Q → DQ → y        Q: QuantizeLinear
 
 The runtime fuses what stands between two int8 tensors into one kernel (`actcc.quantization.qdq`). A
 node alone pays for the way into int8 and back; with a neighbour in int8 that way is saved, which
-the solver knows as a price of the two together. Ranges of feature maps are those of least error on
-calibration samples (`actcc.quantization.distribution`). Applied last of all, to the repaired
-network, whose ranges are observed again. Approximate, bound by the budget.
+the solver knows as a price of the two together. An activation is computed in int8 too
+(`actcc.quantization.activations`), or swapped for a Relu, which the kernel before it swallows; it
+may also be swapped for one that is cheaper in int8, and be computed so. Ranges of feature maps
+are those of least error on calibration samples (`actcc.quantization.distribution`). Applied last of
+all, to the repaired network, whose ranges are observed again. Approximate, bound by the budget.
 
 Requires: float32; constant weights; a target whose profile says how many bits weights have in int8.
 """
@@ -14,17 +16,18 @@ Requires: float32; constant weights; a target whose profile says how many bits w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import onnx
 
-from actcc.activations import find_activations
+from actcc.activations import Activation, Match, find_activations
 from actcc.calibration import SampleSet
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.pass_api import Group, Pass, rewrite
 from actcc.quantization import observed_ranges
+from actcc.quantization.activations import has_int8_form, quantize_activation
 from actcc.quantization.qdq import (
     QUANTIZABLE,
     feature_maps,
@@ -32,7 +35,7 @@ from actcc.quantization.qdq import (
     quantize_node,
     written_by,
 )
-from actcc.site import Candidate, OfferedSite, Refusal, Site
+from actcc.site import Candidate, Fact, OfferedSite, Refusal, Site
 from actcc.targets import Target
 
 
@@ -43,63 +46,148 @@ class QuantizeLayers(Pass):
     late = True
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
-        """Every node that has an int8 kernel."""
+        """Every node and every activation that has an int8 kernel."""
+        matches = find_activations(graph)
+        inside = {node.name for match in matches for node in match.nodes}
+        for match in matches:
+            if has_int8_form(match.activation) and not _is_in_int8(graph, match):
+                yield _activation_site(match)
         for node in graph.nodes():
-            if node.op in QUANTIZABLE and node.domain in ONNX_DOMAINS:
-                reason = _obstacle(graph, node)
-                if reason:
-                    yield Refusal(node.outputs[0].name, reason)
-                else:
-                    reads = feature_maps(graph, node)
-                    yield Site([node], reads[0], node.outputs[0], node.op)
+            if node.op not in QUANTIZABLE or node.domain not in ONNX_DOMAINS or node.name in inside:
+                continue
+            reason = _obstacle(graph, node)
+            if reason:
+                yield Refusal(node.outputs[0].name, reason)
+            else:
+                reads = feature_maps(graph, node)
+                yield Site([node], reads[0], node.outputs[0], node.op)
 
     def observe(self, graph: Graph, sites: Sequence[Site], samples: SampleSet) -> Iterator[Site]:
         """The same sites with the ranges of what they read and write."""
         ranges = observed_ranges(graph, samples, finite_only=True)  # a mask of -inf stays float
         activated = {match.reads.name: match.writes for match in find_activations(graph)}
         for site in sites:
-            node = graph.node(site.nodes[0])
-            around = [*feature_maps(graph, node), node.outputs[0], written_by(graph, node)]
-            # Where the activation behind is swapped for one that the kernel swallows.
-            around += [activated[t.name] for t in node.outputs if t.name in activated]
-            known = {t.name: ranges[t.name] for t in around if t.name in ranges}
-            yield _with_ranges(site, known)
+            around = {site.reads, site.writes}
+            if not _is_activation(site):
+                node = graph.node(site.nodes[0])
+                tensors = [*feature_maps(graph, node), node.outputs[0], written_by(graph, node)]
+                # Where the activation behind is swapped for one that the kernel swallows.
+                tensors += [activated[t.name] for t in node.outputs if t.name in activated]
+                around |= {tensor.name for tensor in tensors}
+            yield _with_ranges(site, {n: ranges[n] for n in sorted(around) if n in ranges})
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
         """Int8, with as many bits for weights as the target's kernels multiply exactly."""
         bits = target.int8_weight_bits
         if bits is None:
             yield Refusal("int8", f"target '{target.name}' runs no QuantizeLinear in its kernels")
-        elif "ranges" not in site.facts:
+        elif _RANGES not in site.facts:
             yield Refusal("int8", "ranges need calibration data; give --calib")
         else:
-            yield Candidate(_NAMES[bits])
+            yield Candidate(_NAMES[8 if _is_activation(site) else bits])
 
     def neighbours(self, graph: Graph, sites: Sequence[OfferedSite]) -> Iterator[Group]:
-        """Nodes that read each other, and those with a swap between them that a kernel swallows."""
-        own = {site.site.nodes[0]: site for site in sites if site.pass_name == self.name}
-        swaps = {site.site.reads: site for site in sites if _swallowed(site)}
-        for name, site in own.items():
-            node = graph.node(name)
-            for reader in _readers(graph, written_by(graph, node), own):
+        """What reads each other, with a swap between them that a kernel swallows, and swaps for
+        activations that are computed in int8 themselves.
+        """
+        own = [site for site in sites if site.pass_name == self.name]
+        readers = _by_reader(graph, own)
+        swaps = {site.site.reads: site for site in sites if site.pass_name != self.name}
+        for site in own:
+            for reader in readers.get(_written(graph, site), ()):
                 yield (site, _names(site)), (reader, _names(reader))
-            swap = swaps.get(node.outputs[0].name)
-            if swap is not None:
-                pair = (site, _names(site)), (swap, _swallowed(swap))
+            if _is_activation(site.site):
+                swap = swaps.get(site.site.reads)
+                for names in () if swap is None else _swaps_in_int8(swap):
+                    assert swap is not None
+                    yield (swap, names), (site, _names(site))
+                continue
+            swap = swaps.get(graph.node(site.site.nodes[0]).outputs[0].name)
+            swallowed = () if swap is None else _swallowed(swap)
+            if swap is not None and swallowed:
+                pair = (site, _names(site)), (swap, swallowed)
                 yield pair
-                for reader in _readers(graph, graph.tensor(swap.site.writes), own):
+                for reader in readers.get(swap.site.writes, ()):
                     yield *pair, (reader, _names(reader))
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
-        """Put quantize and dequantize nodes around the node."""
-        bits = next(bits for bits, name in _NAMES.items() if name == candidate.name)
+        """Put quantize and dequantize nodes around the node or the activation."""
         ranges = {name: (low, high) for name, (low, high) in _ranges(site).items()}
-        quantize_node(graph, site.nodes[0], ranges, bits)
+        if _is_activation(site):
+            place = _as_it_is_now(graph, site)
+            quantize_activation(graph, place, _function(place), ranges)
+        else:
+            bits = next(bits for bits, name in _NAMES.items() if name == candidate.name)
+            quantize_node(graph, site.nodes[0], ranges, bits)
 
 
 _NAMES = {8: "int8", 7: "int8, weights in 7 bits"}
 # What a kernel in int8 cuts off for nothing.
 _SWALLOWED = frozenset({"Relu", "Relu6"})
+
+
+# What activations are swapped for to be computed in int8: as close, and cheaper there.
+_CHEAPER_IN_INT8 = frozenset({"HardSigmoid", "HardSwish"})
+_ACTIVATION, _RANGES = "activation", "ranges"
+
+
+def _activation_site(match: Match) -> Site:
+    facts: dict[str, Fact] = {_ACTIVATION: match.activation.name}
+    facts |= dict(match.activation.parameters)
+    return Site(match.nodes, match.reads, match.writes, match.activation.name, facts)
+
+
+def _is_activation(site: Site) -> bool:
+    return _ACTIVATION in site.facts
+
+
+def _function(site: Site) -> Activation:
+    parameters = {k: float(v) for k, v in site.facts.items() if k not in (_ACTIVATION, _RANGES)}
+    return Activation.of(str(site.facts[_ACTIVATION]), **parameters)
+
+
+def _as_it_is_now(graph: Graph, site: Site) -> Site:
+    """The activation that writes what the site wrote when it was found; it may be another."""
+    present = {node.name for node in graph.nodes()}
+    if present.issuperset(site.nodes):
+        return site
+    found = (match for match in find_activations(graph) if match.writes.name == site.writes)
+    return _activation_site(next(found))
+
+
+def _is_in_int8(graph: Graph, match: Match) -> bool:
+    """Whether the runtime computes an activation in int8 as the model is."""
+    readers = graph.consumers(match.writes)
+    return is_dequantized(graph, match.reads) and any(r.op == "QuantizeLinear" for r in readers)
+
+
+def _swaps_in_int8(site: OfferedSite) -> list[tuple[str, ...]]:
+    """Candidates by function that are worth computing in int8; several spellings are one there."""
+    functions = dict.fromkeys(
+        c.computes for c in site.candidates if c.computes.partition("(")[0] in _CHEAPER_IN_INT8
+    )
+    return [tuple(c.name for c in site.candidates if c.computes == f) for f in functions]
+
+
+def _written(graph: Graph, site: OfferedSite) -> str:
+    """Name of the tensor that a site in int8 writes."""
+    if _is_activation(site.site):
+        return site.site.writes
+    return str(written_by(graph, graph.node(site.site.nodes[0])).name)
+
+
+def _by_reader(graph: Graph, own: Sequence[OfferedSite]) -> dict[str, list[OfferedSite]]:
+    """Sites by the names of the tensors that they read in int8."""
+    found: dict[str, list[OfferedSite]] = {}
+    for site in own:
+        place = site.site
+        if _is_activation(place):
+            names = {place.reads}
+        else:
+            names = {tensor.name for tensor in feature_maps(graph, graph.node(place.nodes[0]))}
+        for name in sorted(names):
+            found.setdefault(name, []).append(site)
+    return found
 
 
 def _swallowed(site: OfferedSite) -> tuple[str, ...]:
@@ -111,18 +199,13 @@ def _names(site: OfferedSite) -> tuple[str, ...]:
     return tuple(candidate.name for candidate in site.candidates)
 
 
-def _readers(graph: Graph, tensor: Tensor, own: Mapping[str, OfferedSite]) -> list[OfferedSite]:
-    readers = dict.fromkeys(reader.name for reader in graph.consumers(tensor))
-    return [own[name] for name in readers if name in own]
-
-
 def _with_ranges(site: Site, ranges: dict[str, tuple[float, float]]) -> Site:
     """The site with the ranges of tensors around it."""
-    return replace(site, facts={**site.facts, "ranges": json.dumps(ranges)})
+    return replace(site, facts={**site.facts, _RANGES: json.dumps(ranges)})
 
 
 def _ranges(site: Site) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = json.loads(str(site.facts["ranges"]))
+    found: dict[str, list[float]] = json.loads(str(site.facts[_RANGES]))
     return found
 
 

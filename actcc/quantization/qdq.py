@@ -22,7 +22,7 @@ from actcc.quantization.distribution import Range
 
 # The first in which weights may have a scale for each output.
 OPSET = 13
-_HIGHEST = 255
+HIGHEST = 255
 _SMALLEST_SCALE = 1e-12
 _NO_WIDTH = 1e-8
 # In steps; the other half of 32 bits is for the products that are added.
@@ -38,6 +38,7 @@ _FEATURE_MAPS: Mapping[str, tuple[int, ...] | None] = {
     "GlobalAveragePool": (0,),
     "MatMul": (0,),
     "MaxPool": (0,),
+    "Mul": (0, 1),
     **dict.fromkeys(("Flatten", "Reshape", "Resize", "Squeeze", "Transpose", "Unsqueeze"), (0,)),
 }
 QUANTIZABLE = frozenset(_FEATURE_MAPS)
@@ -66,8 +67,8 @@ class Step:
         low, high = min(values[0], 0.0), max(values[1], 0.0)
         if high - low < _NO_WIDTH:
             high = low + 1.0
-        scale = float(np.float32((high - low) / _HIGHEST))
-        return cls(scale, int(np.clip(round(-low / scale), 0, _HIGHEST)))
+        scale = float(np.float32((high - low) / HIGHEST))
+        return cls(scale, int(np.clip(round(-low / scale), 0, HIGHEST)))
 
     @property
     def constants(self) -> list[Array]:
@@ -129,7 +130,7 @@ def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_b
     cut = cut_behind(graph, node)
     last = cut or node
     group = _Group(tuple(n.name for n in (node, cut) if n is not None), last.outputs[0].name)
-    reads = {t.name: _read(graph, t, ranges) for t in feature_maps(graph, node)}
+    reads = {t.name: read(graph, t, ranges) for t in feature_maps(graph, node)}
     inputs = [reads.get(tensor.name, tensor) for tensor in node.inputs]
     first = next(iter(reads.values()))
     if node.op in _LAYERS:
@@ -138,20 +139,30 @@ def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_b
     if cut is not None:
         result = graph.insert(cut.op, [result, *cut.inputs[1:]], like=result, **cut.attrs)
     step = (
-        _step_of(graph, first) if node.op in SAME_SCALE else Step.of(_range(ranges, group.writes))
+        _step_of(graph, first) if node.op in SAME_SCALE else Step.of(range_of(ranges, group.writes))
     )
-    stored = graph.insert("QuantizeLinear", [result, *step.constants])
-    graph.replace(group, "DequantizeLinear", [stored, *step.constants])
+    graph.replace(group, "DequantizeLinear", [stored(graph, result, step), *step.constants])
 
 
-def _range(ranges: Mapping[str, Range], name: str) -> Range:
+def stored(graph: Graph, tensor: Tensor, step: Step) -> Tensor:
+    """A tensor as uint8."""
+    return graph.insert("QuantizeLinear", [tensor, *step.constants])
+
+
+def dequantized(graph: Graph, tensor: Tensor, step: Step, *, like: Tensor) -> Tensor:
+    """A tensor of uint8 as real values, of the type of `like`."""
+    return graph.insert("DequantizeLinear", [tensor, *step.constants], like=like)
+
+
+def range_of(ranges: Mapping[str, Range], name: str) -> Range:
+    """The range of a tensor; raises PassError where it is not known."""
     if name not in ranges:
         raise PassError(f"nothing is known of the values of '{name}'")
     return ranges[name]
 
 
-def _read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
-    """The feature map from int8; one that several nodes read is quantized once."""
+def read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
+    """A feature map from int8; one that several nodes read is quantized once."""
     if is_dequantized(graph, tensor):
         return tensor
     for reader in graph.consumers(tensor):
@@ -159,9 +170,8 @@ def _read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
             behind = graph.consumers(reader.outputs[0])
             if behind and behind[0].op == "DequantizeLinear" and _has_step(graph, behind[0]):
                 return behind[0].outputs[0]
-    step = Step.of(_range(ranges, tensor.name))
-    stored = graph.insert("QuantizeLinear", [tensor, *step.constants])
-    return graph.insert("DequantizeLinear", [stored, *step.constants], like=tensor)
+    step = Step.of(range_of(ranges, tensor.name))
+    return dequantized(graph, stored(graph, tensor, step), step, like=tensor)
 
 
 def _has_step(graph: Graph, node: Node) -> bool:
@@ -209,11 +219,11 @@ def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Te
     ]
     if bias is not None:
         bias_scales = (scales * np.float32(input_scale)).astype(np.float32)
-        stored = np.round(bias / bias_scales).astype(np.int32)
+        whole = np.round(bias / bias_scales).astype(np.int32)
         found.append(
             graph.insert(
                 "DequantizeLinear",
-                [stored, bias_scales, np.zeros(len(scales), np.int32)],
+                [whole, bias_scales, np.zeros(len(scales), np.int32)],
                 axis=0,
                 name=f"{node.name}_bias",
             )

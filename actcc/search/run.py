@@ -14,7 +14,7 @@ from actcc.journal import Journal
 from actcc.pass_api import Pass
 from actcc.program import Evidence
 from actcc.progress import Advance, Progress
-from actcc.rewriting import Repairer, rewrite_network
+from actcc.rewriting import Repairer, Rewritten, rewrite_network
 from actcc.search.cpsat import CpSat, solve_within
 from actcc.search.greedy import Greedy
 from actcc.search.optuna_study import OptunaStudy
@@ -160,12 +160,7 @@ class Search:
             self.graph, self.passes, pairs, repair=self.repair, samples=self.samples
         )
         path = self._saved(found.graph, f"trial-{self.trials.attempted}")
-        unrepaired: Path | None = None
-        if found.unrepaired is not None:
-            unrepaired = self._saved(
-                found.unrepaired(), f"trial-{self.trials.attempted}-unrepaired"
-            )
-        verdict = self._verdict(chosen, path, unrepaired, exact=found.exact)
+        verdict = self._verdict(chosen, path, found)
         predicted = self.space.totals(chosen)
         # The machine's pace may have changed since the base was timed; the ratio has not.
         pace = verdict.latency.original_ns / self.evidence.original_latency_ns
@@ -177,15 +172,17 @@ class Search:
         graph.save(path, external=self.graph.external)
         return path
 
-    def _verdict(
-        self, chosen: Chosen, path: Path, unrepaired: Path | None, *, exact: bool
-    ) -> Verdict:
+    def _verdict(self, chosen: Chosen, path: Path, found: Rewritten) -> Verdict:
         """What verification finds, or what it found before this search was interrupted."""
         name = f"verdict {sorted(chosen.items())} {content_hash(Graph.load(path))}"
         if name in self.journal.known:
             # It may have been found under another budget.
             return self.verifier.judge(Verdict.from_json(self.journal.known[name]))
-        verdict = self.verifier.verify(path, exact=exact, unrepaired=unrepaired)
+        verdict = self.verifier.verify(path, exact=found.exact)
+        # Of a plan that is of no use nobody asks what its repair was worth.
+        if verdict.holds and found.unrepaired is not None:
+            before = self._saved(found.unrepaired(), f"{path.parent.name}-unrepaired")
+            verdict = self.verifier.with_unrepaired(verdict, before)
         self.journal.record(name, verdict.to_json())
         return verdict
 

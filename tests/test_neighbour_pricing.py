@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,30 @@ def test_a_group_of_which_a_member_is_not_offered_is_left_out() -> None:
     problem = build_problem(evidence({("a", "int8"): 0.01, ("b", "int8"): 0.02}))
     assert problem.pairs == ()
     assert [choice.id for choice in problem.choices] == ["a", "s", "b"]
+
+
+def test_precision_is_chosen_beside_a_swap_of_the_same_nodes_where_a_pass_says_so() -> None:
+    place = Site(["sigmoid", "mul"], "x", "y", "Silu", None, "s")
+    swaps = tuple(Candidate(name, exact=False) for name in ("HardSwish", "Relu"))
+    early = OfferedSite(place, "swap", swaps)
+    late = OfferedSite(replace(place, id="q"), "int8", (Candidate("int8", exact=False),), late=True)
+    costs = {"s": {"HardSwish": -50.0, "Relu": -90.0}, "q": {"int8": -100.0}}
+    prices = {
+        site: {name: Price(1e4, cost, 0.0, "measured", "tool") for name, cost in of_site.items()}
+        for site, of_site in costs.items()
+    }
+    losses = {(site, name): 0.01 for site, of_site in costs.items() for name in of_site}
+    named = (GroupTerm((("s", ("HardSwish",)), ("q", ("int8",))), 0),)
+    chosen = {}
+    for groups in ((), named):
+        known = Evidence(
+            [early, late], prices, Estimates(losses, {}), 1e6, 1e6, None, groups=groups
+        )
+        chosen[groups] = dict(solve(build_problem(known), seed=0).chosen)
+    assert chosen == {
+        (): {"s": KEEP, "q": "int8"},
+        named: {"s": "HardSwish", "q": "int8"},
+    }
 
 
 def test_what_is_shown_of_the_chosen_adds_up_to_the_plan() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,24 +23,9 @@ from actcc.errors import PassError
 from actcc.graph import Graph, Tensor
 from actcc.quantization.distribution import Range
 from actcc.quantization.qdq import HIGHEST, OPSET, Step, dequantized, range_of, read, stored
+from actcc.site import Site
 
 _SHARE = Step(1 / HIGHEST, 0)  # of 0 to 1
-
-
-class Place(Protocol):
-    """Where an activation is: a site or a match."""
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """Names of all that compute it."""
-
-    @property
-    def reads(self) -> str:
-        """Name of the tensor that enters."""
-
-    @property
-    def writes(self) -> str:
-        """Name of the tensor that leaves."""
 
 
 def has_int8_form(function: Activation) -> bool:
@@ -51,7 +36,7 @@ def has_int8_form(function: Activation) -> bool:
 
 
 def quantize_activation(
-    graph: Graph, place: Place, function: Activation, ranges: Mapping[str, Range]
+    graph: Graph, place: Site, function: Activation, ranges: Mapping[str, Range]
 ) -> None:
     """Let an activation be computed in int8, in place.
 

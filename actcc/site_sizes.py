@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import onnx
 import onnx_graphsurgeon as gs
 
 from actcc.graph import Graph
@@ -36,14 +35,12 @@ def site_sizes(graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass
     return {
         (identity, name): difference
         for group in groups
-        for name, difference in _differences(graph, group, by_id[group.sites[0]], shared).items()
+        for name, difference in _differences(graph, group, shared).items()
         for identity in group.sites
     }
 
 
-def _differences(
-    graph: Graph, group: Neighbourhood, offered: OfferedSite, shared: Collection[str]
-) -> dict[str, int]:
+def _differences(graph: Graph, group: Neighbourhood, shared: Collection[str]) -> dict[str, int]:
     """By candidate, for the site whose neighbourhood it is."""
     part = group.query.baseline
     before = model_bytes(part)
@@ -57,9 +54,7 @@ def _differences(
     for name, rewritten in group.query.candidates.items():
         left = weight_sizes(rewritten) if kept_outside else {}
         staying = sum(size for weight, size in kept_outside.items() if weight not in left)
-        added = sum(node.name not in nodes for node in rewritten.nodes())
-        marks = added * _mark_bytes(offered, name)
-        found[name] = model_bytes(rewritten) + staying + marks - before
+        found[name] = model_bytes(rewritten) + staying - before
     return found
 
 
@@ -81,14 +76,3 @@ def _shared_weights(graph: Graph) -> frozenset[str]:
 def _reads(graph: Graph, offered: OfferedSite, shared: Collection[str]) -> bool:
     nodes = (graph.node(name) for name in neighbouring_nodes(graph, offered.site))
     return any(tensor.name in shared for node in nodes for tensor in node.inputs)
-
-
-def _mark_bytes(offered: OfferedSite, candidate: str) -> int:
-    """What the file says of each node that a pass made; see `Graph.marking`."""
-    marks = {
-        "actcc.pass": offered.pass_name,
-        "actcc.site": offered.site.writes,
-        "actcc.candidate": candidate,
-    }
-    entries = [onnx.StringStringEntryProto(key=key, value=value) for key, value in marks.items()]
-    return onnx.NodeProto(metadata_props=entries).ByteSize()

@@ -36,7 +36,8 @@ def test_the_sizes_of_sites_add_up_to_that_of_the_file(name: str, tmp_path: Path
     small.save(tmp_path / "small.onnx")
     predicted = model_bytes(graph) + sum(sizes[site.id, name] for site in sites)
     written = file_bytes(tmp_path / "small.onnx")
-    assert written == pytest.approx(predicted, rel=0.005)
+    # Names of nodes get numbers, and are as long as those of a site of equal structure.
+    assert written == pytest.approx(predicted, abs=40 * len(sites))
 
 
 @rewrite("halve-outputs")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from actcc.errors import BudgetError
 
-Objective = Literal["latency", "accuracy"]
+Objective = Literal["latency", "accuracy", "size"]
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _LATENCY_NS = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
 _MEMORY_BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "KB": 1e3, "MB": 1e6}
@@ -44,9 +44,12 @@ class Budget:
 
     Attributes:
         max_drop: of accuracy; relative to the original's metric, or absolute in its units. None
-            is 1 % where latency is the objective, and no limit where accuracy is.
-        max_latency: in nanoseconds, or relative to the original's latency.
+            is no limit where accuracy is the objective, and 1 % elsewhere.
+        max_latency: in nanoseconds, or relative to the original's latency. None is no slower than
+            the original where size counts, and no limit elsewhere.
         max_memory: peak of activations in bytes, or relative to the original's peak.
+        max_size: of the model's file in bytes, weights beside it included, or relative to the
+            original's.
         objective: what is made best within the limits.
         confidence: with which the drop must be within its limit: one-sided, in [0.5, 1).
     """
@@ -56,6 +59,7 @@ class Budget:
     max_memory: Amount | None = None
     objective: Objective = "latency"
     confidence: float = DEFAULT_CONFIDENCE
+    max_size: Amount | None = None
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -75,6 +79,11 @@ class Budget:
             return self.max_drop
         return NO_LIMIT if self.objective == "accuracy" else Amount(0.01, True)
 
+    @property
+    def size_counts(self) -> bool:
+        """Whether the size of the file is limited, or made small."""
+        return self.objective == "size" or self.max_size is not None
+
     @classmethod
     def parse(
         cls,
@@ -83,6 +92,7 @@ class Budget:
         max_memory: str | None = None,
         objective: Objective = "latency",
         confidence: str | None = None,
+        max_size: str | None = None,
     ) -> Budget:
         """A budget from texts such as `1%`, `0.5abs`, `none`, `8ms`, `70%`, `4MiB`.
 
@@ -95,6 +105,7 @@ class Budget:
             None if max_memory is None else parse_memory(max_memory),
             objective,
             DEFAULT_CONFIDENCE if confidence is None else parse_confidence(confidence),
+            None if max_size is None else parse_max_size(max_size),
         )
 
 
@@ -127,8 +138,17 @@ def parse_latency(text: str) -> Amount:
 
 def parse_memory(text: str) -> Amount:
     """`4MiB`, `512KiB`, or `60%` of the original."""
+    return _parse_bytes(text, "--max-memory", "4MiB, 512KiB or 60%")
+
+
+def parse_max_size(text: str) -> Amount:
+    """`2MiB`, `500KiB`, or `50%` of the original."""
+    return _parse_bytes(text, "--max-size", "2MiB, 500KiB or 50%")
+
+
+def _parse_bytes(text: str, option: str, examples: str) -> Amount:
     units = {"%": 0.01, **_MEMORY_BYTES}
-    number, unit = _split(text, units, "--max-memory", "4MiB, 512KiB or 60%")
+    number, unit = _split(text, units, option, examples)
     return Amount(number * units[unit], unit == "%")
 
 

@@ -14,6 +14,7 @@ from actcc.estimators.choice import choose_estimator, require_ranking
 from actcc.estimators.noise import value_ranges
 from actcc.estimators.record import default_folder
 from actcc.graph import Array, Graph
+from actcc.graph.size import file_bytes, model_bytes
 from actcc.job import Data, Job
 from actcc.neighbour_pricing import GroupTerm, price_neighbours
 from actcc.prices import Backend, Price, Timing
@@ -22,6 +23,7 @@ from actcc.program import Evidence
 from actcc.selection import MemoryStep
 from actcc.site import Candidate, OfferedSite
 from actcc.site_memory import memory_steps
+from actcc.site_sizes import SiteSizes, site_sizes
 
 # A site that alone loses this many times the whole budget is of no use.
 _HOPELESS = 10.0
@@ -57,9 +59,10 @@ def gather_evidence(
     groups = price_neighbours(
         graph, sites, prices, job.passes, target, job.executor, job.progress, location
     )
+    sizes = _sizes(job, graph, sites)
     estimates: Estimates | None = None
     if job.data is not None:
-        worth = [_worth_estimating(site, prices[site.id], groups, budget) for site in sites]
+        worth = [_worth_estimating(site, prices[site.id], groups, sizes, budget) for site in sites]
         subject = _subject(job, job.data, graph, worth)
         chosen = choose_estimator(estimator, subject, job.metric.name, folder)
         estimates, estimator = chosen.losses(subject), chosen.name
@@ -77,7 +80,19 @@ def gather_evidence(
         estimator,
         before.dram_bytes,
         groups,
+        before.noise_ns + timing.noise_ns,
+        sizes,
+        file_bytes(job.source),
+        model_bytes(graph),
     )
+
+
+def _sizes(job: Job, graph: Graph, sites: Sequence[OfferedSite]) -> SiteSizes:
+    """What each candidate adds to the file; empty where size does not count."""
+    if not job.budget.size_counts:
+        return {}
+    with job.progress.stage("Sizing weights"):
+        return site_sizes(graph, sites, job.passes)
 
 
 def _live_memory(
@@ -121,17 +136,22 @@ def priced_baseline(original: Graph, normalized: Graph, backend: Backend) -> Gra
 
 
 def _worth_estimating(
-    site: OfferedSite, prices: SitePrices, groups: Sequence[GroupTerm], budget: Budget
+    site: OfferedSite,
+    prices: SitePrices,
+    groups: Sequence[GroupTerm],
+    sizes: SiteSizes,
+    budget: Budget,
 ) -> OfferedSite:
-    """The site with the candidates that may be chosen: those that save time, or memory."""
+    """The site with the candidates that may be chosen: those that save time, memory or bytes."""
 
     def may_be_chosen(candidate: Candidate) -> bool:
         price = prices.get(candidate.name)
+        if not isinstance(price, Price):
+            return False
         own = (group for group in groups if group.others(site.id, candidate.name) is not None)
         beside = sum(min(group.cost_ns, 0) for group in own)
-        return isinstance(price, Price) and (
-            price.difference_ns + beside < 0 or budget.max_memory is not None
-        )
+        saves = price.difference_ns + beside < 0 or sizes.get((site.id, candidate.name), 0) < 0
+        return saves or budget.max_memory is not None
 
     return replace(site, candidates=tuple(c for c in site.candidates if may_be_chosen(c)))
 

@@ -32,6 +32,7 @@ class Row:
         value: of the metric.
         drop: of the metric, in its units.
         least_drop, most_drop: one-sided bounds of the drop; None where there are none.
+        size_bytes: of the file, weights beside it included.
         sites: number of sites that are rewritten.
         model: the file; empty if none was written.
     """
@@ -49,6 +50,7 @@ class Row:
     confidence: float
     samples: int
     peak_bytes: int | None
+    size_bytes: int | None
     sites: int
     model: str
 
@@ -96,6 +98,7 @@ class Point:
             confidence=accuracy.confidence,
             samples=accuracy.samples,
             peak_bytes=plan.peak_bytes[1],
+            size_bytes=plan.size_bytes[1],
             sites=sum(site.chosen != KEEP for site in plan.sites),
             model="" if self.output is None else str(self.output),
         )

@@ -189,7 +189,7 @@ def open_job(
             metric=judge,
             estimator=estimator,
             repair=(repair or RepairMethod()).check(),
-            passes=select_passes(passes, plugins, skip, also),
+            passes=select_passes(passes, plugins, skip, also, for_size=budget.size_counts),
             skip=skip,
             seed=seed,
             executor=executor or stack.enter_context(process_pool(workers or default_workers())),

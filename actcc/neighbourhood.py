@@ -86,7 +86,8 @@ def _with_candidates(
     for candidate in offered.candidates:
         rewritten = part.copy()
         try:
-            apply_pass(found, rewritten, offered.site, candidate)
+            with rewritten.marking(found.name, offered.site.writes, candidate.name):
+                apply_pass(found, rewritten, offered.site, candidate)
             verify(rewritten, Interface.of(part), [found.name])
         except ActccError as error:
             failed[candidate.name] = Unpriced(f"cannot be applied here: {error}")

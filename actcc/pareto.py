@@ -77,7 +77,8 @@ def pareto_front(
     Args:
         drops: the accuracy budgets; `Amount(0.01, relative=True)` is 1 % of the original.
         output: a folder that is not there yet, or empty: each point's model and plan go there.
-        budget: what every point must keep beside its drop: memory, latency, and the confidence.
+        budget: what every point must keep beside its drop: memory, latency, size, and the
+            confidence.
         calibration: as for `optimize`, but needed.
         max_trials: plans that are verified at most, for all budgets together.
         time_limit_s: for all budgets together.
@@ -232,7 +233,8 @@ def _timed_together(prepared: Prepared, found: Mapping[Amount, Trial]) -> _Timed
         before, *after = verifier.time(graphs)
     original = LatencyFigures(before.latency_ns, before.latency_ns, 1.0, 0.0, before.source)
     kept: dict[Amount, Trial] = {}
-    least = 1.0
+    # An original that is too large is no point to be faster than.
+    least = math.inf if any(t.verdict.size_counts for t in found.values()) else 1.0
     for (drop, trial), timing in zip(found.items(), after, strict=True):
         if timing.ratio + timing.ratio_noise >= least:
             continue

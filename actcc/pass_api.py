@@ -43,12 +43,14 @@ class Pass(ABC):
 
     Attributes:
         late: applied behind the repair, last of all; its sites are found and observed again then.
+        for_size: where it is off by default, whether a budget in which size counts turns it on.
     """
 
     name: ClassVar[str] = ""
     exact: ClassVar[bool] = False
     default: ClassVar[bool] = True
     late: ClassVar[bool] = False
+    for_size: ClassVar[bool] = False
 
     @abstractmethod
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
@@ -174,8 +176,13 @@ def select_passes(
     plugins: Sequence[str | Path] = (),
     skip: Sequence[str] = (),
     also: Sequence[str] = (),
+    *,
+    for_size: bool = False,
 ) -> list[Pass]:
     """The passes that run: all defaults, those asked for, without those skipped.
+
+    Args:
+        for_size: whether those run too that make files smaller.
 
     Raises:
         PassError: a name in `skip` or `also` is no pass, or a plug-in cannot be loaded.
@@ -187,11 +194,12 @@ def select_passes(
     for name in (*skip, *also):
         if name not in known:
             raise PassError(f"no pass is named '{name}'; `actcc passes` lists them")
-    return [
-        entry
-        for entry in found
-        if entry.name not in skip and (passes is not None or entry.default or entry.name in also)
-    ]
+
+    def runs(entry: Pass) -> bool:
+        asked_for = entry.name in also or (for_size and entry.for_size)
+        return passes is not None or entry.default or asked_for
+
+    return [entry for entry in found if entry.name not in skip and runs(entry)]
 
 
 def _load_plugin(path: Path) -> list[type[Pass]]:

@@ -26,6 +26,7 @@ class CandidateFigures:
         noise_ns: of the difference.
         loss: of fidelity if only this site changes; 0 for exact candidates, None if unknown.
         reason: why it was not offered to the solver or not chosen; empty for the chosen one.
+        size_bytes: of the file against `keep`; None where size does not count.
     """
 
     name: str
@@ -34,6 +35,7 @@ class CandidateFigures:
     noise_ns: float | None
     loss: float | None
     reason: str = ""
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Plan:
         macs: multiply-accumulates of the normalized network and of the result; None where shapes
             are not known.
         nn_mass: of both; see `actcc.estimators.nn_mass`.
+        size_bytes: of the original's file and the result's, weights beside them included.
     """
 
     format: int
@@ -146,6 +149,7 @@ class Plan:
     dram_bytes: tuple[int | None, int | None] = (None, None)
     macs: tuple[int | None, int | None] = (None, None)
     nn_mass: tuple[float, float] = (0.0, 0.0)
+    size_bytes: tuple[int | None, int | None] = (None, None)
 
     @property
     def chosen(self) -> dict[str, str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from actcc.accuracy.estimate import Estimates
+from actcc.budget import Objective
 from actcc.neighbour_pricing import GroupTerm
 from actcc.plan import CandidateFigures, SitePlan
 from actcc.prices import Unpriced
 from actcc.pricing import SitePrices
 from actcc.selection import Choice, MemoryStep, Option, PairTerm, Problem
 from actcc.site import KEEP, Candidate, OfferedSite
+from actcc.site_sizes import SiteSizes
 
 _PPM = 1_000_000
 _TOGETHER = "together"
@@ -33,6 +35,11 @@ class Evidence:
         estimator: what the losses were estimated by.
         dram_bytes: peak use of the memory outside the chip by the original, where it is known.
         groups: what neighbouring sites cost together beyond what each costs alone.
+        latency_noise_ns: half width of the interval in which the difference of the two latencies
+            lies.
+        sizes: what candidates add to the file; empty where size does not count.
+        size_bytes: of the original's file.
+        base_size_bytes: of the normalized network's.
     """
 
     sites: Sequence[OfferedSite]
@@ -45,6 +52,10 @@ class Evidence:
     estimator: str = "fidelity"
     dram_bytes: int | None = None
     groups: tuple[GroupTerm, ...] = ()
+    latency_noise_ns: float = 0.0
+    sizes: SiteSizes = field(default_factory=dict)
+    size_bytes: int = 0
+    base_size_bytes: int = 0
 
     def figures(self, site: OfferedSite, candidate: Candidate) -> CandidateFigures:
         """Price and loss of a candidate; `reason` is set if it cannot be offered."""
@@ -53,7 +64,8 @@ class Evidence:
         if price is None or isinstance(price, Unpriced):
             why = "not priced" if price is None else f"unpriced: {price.reason}"
             return CandidateFigures(candidate.name, bool(candidate.exact), None, None, loss, why)
-        if loss is None and price.difference_ns >= 0:
+        size = self.sizes.get((site.id, candidate.name))
+        if loss is None and price.difference_ns >= 0 and (size or 0) >= 0:
             reason = _no_faster(price.difference_ns, price.noise_ns)
         return CandidateFigures(
             candidate.name,
@@ -62,6 +74,7 @@ class Evidence:
             price.noise_ns,
             loss,
             reason,
+            size,
         )
 
     def _loss(self, site: OfferedSite, candidate: Candidate) -> tuple[float | None, str]:
@@ -76,7 +89,7 @@ class Evidence:
 
 
 def build_problem(evidence: Evidence) -> Problem:
-    """The integer program without budgets: nanoseconds and parts per million."""
+    """The integer program without budgets: nanoseconds, parts per million and bytes."""
     choices = []
     beside = _named_beside_late(evidence)
     for site in evidence.sites:
@@ -91,6 +104,7 @@ def build_problem(evidence: Evidence) -> Problem:
                     round(figures.difference_ns),
                     round(figures.loss * _PPM),
                     _claims(site, (site.id, candidate.name) in beside),
+                    figures.size_bytes or 0,
                 )
             )
         choices.append(Choice(site.id, tuple(options)))
@@ -100,6 +114,7 @@ def build_problem(evidence: Evidence) -> Problem:
         pairs=pairs,
         memory=_memory_of(evidence.memory, choices),
         base_cost_ns=round(evidence.base_latency_ns),
+        base_size_bytes=evidence.base_size_bytes,
     )
 
 
@@ -197,7 +212,8 @@ def within(
     max_loss: float | None,
     max_latency_ns: float | None,
     max_peak_bytes: float | None,
-    most_accurate: bool = False,
+    max_size_bytes: float | None = None,
+    objective: Objective = "latency",
 ) -> Problem:
     """The same program under budgets; losses as a share of fidelity."""
     return replace(
@@ -205,7 +221,8 @@ def within(
         max_loss_ppm=None if max_loss is None else int(max_loss * _PPM),
         max_cost_ns=None if max_latency_ns is None else math.ceil(max_latency_ns),
         max_peak_bytes=None if max_peak_bytes is None else int(max_peak_bytes),
-        objective="accuracy" if most_accurate else "latency",
+        max_size_bytes=None if max_size_bytes is None else int(max_size_bytes),
+        objective=objective,
     )
 
 
@@ -270,12 +287,16 @@ def _site_plan(
 
 def _why_not(figures: CandidateFigures, best: CandidateFigures | None, estimator: str) -> str:
     difference, noise = figures.difference_ns or 0.0, figures.noise_ns or 0.0
-    if difference >= 0:
+    size = figures.size_bytes or 0
+    if difference >= 0 and size >= 0:
         return _no_faster(difference, noise)
-    if best is not None and (best.difference_ns or 0.0) <= difference:
+    better = best is not None and (best.difference_ns or 0.0) <= difference
+    if best is not None and better and (best.size_bytes or 0) <= size:
         return f"{best.name} saves as much and loses no more"
     loss = share_of_loss(figures.loss or 0.0, estimator)
-    return f"saves {-difference / 1e3:.1f} µs for {loss}: spent better elsewhere"
+    saved = [f"{-difference / 1e3:.1f} µs"] if difference < 0 else []
+    saved += [f"{-size / 2**10:.1f} KiB"] if size < 0 else []
+    return f"saves {' and '.join(saved)} for {loss}: spent better elsewhere"
 
 
 def share_of_loss(loss: float, estimator: str) -> str:

@@ -23,6 +23,7 @@ from actcc.graph import Graph, content_hash
 from actcc.graph.files import deliver, writing
 from actcc.graph.fingerprint import hash_of_parts, model_parts
 from actcc.graph.macs import count_macs
+from actcc.graph.size import file_bytes
 from actcc.normalize import Normalized
 from actcc.pass_api import Survey
 from actcc.plan import FORMAT, AccuracyFigures, LatencyFigures, Plan
@@ -66,6 +67,7 @@ class TrialFigures:
         changed: number of sites that are rewritten.
         accuracy: None without data.
         failures: why it does not hold; empty if it does.
+        size_bytes: of its file, weights beside it included.
     """
 
     changed: int
@@ -74,6 +76,7 @@ class TrialFigures:
     latency: LatencyFigures
     accuracy: AccuracyFigures | None
     failures: tuple[str, ...]
+    size_bytes: int = 0
 
     @property
     def drop(self) -> float | None:
@@ -93,7 +96,8 @@ class Result:
     """What `optimize()` returns.
 
     Attributes:
-        status: "optimized", or "unchanged" if no verified plan is faster within the budgets.
+        status: "optimized", or "unchanged" if no verified plan within the budgets is faster, or,
+            where size counts, smaller.
         reason: in a sentence, why the status is what it is.
         plan: the chosen plan; keeps everything if unchanged.
         graph: the verified model.
@@ -238,6 +242,8 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
     if not outcome.survey.sites:
         return f"no site with a candidate was found{_commonest(outcome.survey)}{_refused(outcome)}"
     holding = [trial for trial in done if trial.verdict.holds]
+    if holding and outcome.verifier.budget.objective == "size":
+        return "no plan within the budgets makes a smaller file"
     if holding:
         ratio = min(trial.verdict.latency.ratio for trial in holding)
         return (
@@ -270,6 +276,7 @@ def trial_figures(trial: Trial) -> TrialFigures:
         verdict.latency,
         verdict.accuracy,
         verdict.failures,
+        verdict.size_bytes[1],
     )
 
 
@@ -285,6 +292,8 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
     latency: LatencyFigures | None = None
     peaks: tuple[int | None, int | None] = (None, None)
     dram: tuple[int | None, int | None] = (None, None)
+    size = file_bytes(outcome.source)
+    sizes = (size, size if best is None else best.verdict.size_bytes[1])
     if best is None:  # the original is what is written: it equals itself
         accuracy, difference = verifier.unchanged_accuracy, 0.0
         if outcome.evidence is not None:
@@ -330,6 +339,7 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
         dram_bytes=dram,
         macs=(_macs(outcome.normalized.graph), _macs(compared)),
         nn_mass=(nn_mass(outcome.normalized.graph), nn_mass(compared)),
+        size_bytes=sizes,
     )
 
 
@@ -347,6 +357,7 @@ def _settings(verifier: Verifier) -> dict[str, str]:
         "max_drop": str(budget.drop_limit),
         "max_latency": _limit(budget.max_latency, "ns"),
         "max_memory": _limit(budget.max_memory, "bytes"),
+        "max_size": _limit(budget.max_size, "bytes"),
         "solver_workers": str(SOLVER_WORKERS),
         "confidence": f"{100 * budget.confidence:g} %",
         "metric": verifier.metric.name,

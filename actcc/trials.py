@@ -144,6 +144,15 @@ class LatencyAllowance:
         self.value *= _LATENCY_MARGIN / spent if spent > 0 else 1.0
 
 
+def rank(verdict: Verdict, objective: Objective) -> tuple[float, float]:
+    """What an objective makes small, and what decides among equals."""
+    latency = verdict.latency.ratio
+    drop = 0.0 if verdict.accuracy is None else verdict.accuracy.drop
+    if objective == "size":
+        return float(verdict.size_bytes[1]), latency
+    return (drop, latency) if objective == "accuracy" else (latency, drop)
+
+
 @dataclass(frozen=True)
 class Refused:
     """A plan that could not be rewritten, written or verified, and why."""
@@ -198,12 +207,6 @@ class Trials:
 
     @property
     def best(self) -> Trial | None:
-        """The best trial that holds its budgets and is faster than the original."""
-        holding = [t for t in self.done if t.verdict.holds and t.verdict.faster]
-        return min(holding, key=self._rank, default=None)
-
-    def _rank(self, trial: Trial) -> tuple[float, float]:
-        latency = trial.verdict.latency.ratio
-        figures = trial.verdict.accuracy
-        drop = 0.0 if figures is None else figures.drop
-        return (drop, latency) if self.objective == "accuracy" else (latency, drop)
+        """The best trial that holds its budgets and is better than the original."""
+        holding = [t for t in self.done if t.verdict.holds and t.verdict.better]
+        return min(holding, key=lambda trial: rank(trial.verdict, self.objective), default=None)

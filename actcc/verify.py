@@ -21,6 +21,7 @@ from actcc.calibration import SampleSet
 from actcc.errors import ModelError
 from actcc.graph import Graph
 from actcc.graph.compare import compare, exact_tolerance, rounding_tolerance
+from actcc.graph.size import file_bytes
 from actcc.plan import AccuracyFigures, LatencyFigures
 from actcc.prices import Timing
 from actcc.progress import Advance
@@ -77,6 +78,9 @@ class Verdict:
         failures: what stands against the result, a sentence each; empty if it holds.
         inexact: those of them that hold against it under any budget.
         dram_bytes: peak use of the memory outside the chip, where the backend knows it.
+        size_bytes: of the two files, weights beside them included.
+        size_counts: whether a smaller file is worth as much as a faster one: where size is the
+            objective, or the original's file is over the budget.
     """
 
     accuracy: AccuracyFigures | None
@@ -86,6 +90,8 @@ class Verdict:
     failures: tuple[str, ...]
     inexact: tuple[str, ...] = ()
     dram_bytes: tuple[int | None, int | None] = (None, None)
+    size_bytes: tuple[int, int] = (0, 0)
+    size_counts: bool = False
 
     @property
     def holds(self) -> bool:
@@ -106,6 +112,17 @@ class Verdict:
     def faster(self) -> bool:
         """Whether the result is faster than the original beyond the noise."""
         return self.latency.ratio + self.latency.ratio_noise < 1.0
+
+    @property
+    def smaller(self) -> bool:
+        """Whether the result's file is smaller than the original's."""
+        before, after = self.size_bytes
+        return after < before
+
+    @property
+    def better(self) -> bool:
+        """Whether the result is worth having: faster, or, where size counts, smaller."""
+        return self.faster or (self.size_counts and self.smaller)
 
 
 @dataclass
@@ -142,8 +159,16 @@ class Verifier:
         accuracy, unchanged = verdict.accuracy, self.unchanged_accuracy
         if accuracy is not None and unchanged is not None:
             accuracy = replace(accuracy, allowed_drop=unchanged.allowed_drop)
-        broken = self._failures(accuracy, verdict.latency, verdict.peak_bytes)
-        return replace(verdict, accuracy=accuracy, failures=(*verdict.inexact, *broken))
+        found = replace(
+            verdict, accuracy=accuracy, failures=(), size_counts=self._size_counts(verdict)
+        )
+        return replace(found, failures=(*verdict.inexact, *self._failures(found)))
+
+    def _size_counts(self, verdict: Verdict) -> bool:
+        before, _ = verdict.size_bytes
+        limit = self.budget.max_size
+        over = limit is not None and before > limit.against(before)
+        return self.budget.objective == "size" or over
 
     def prepare(self, advance: Advance) -> None:
         """Run the original on the held-out samples."""
@@ -192,15 +217,10 @@ class Verifier:
         )
         peaks = (before.peak_bytes, after.peak_bytes)
         inexact = self._inexact(original, difference) if exact else ()
-        return Verdict(
-            accuracy,
-            latency,
-            peaks,
-            difference,
-            (*inexact, *self._failures(accuracy, latency, peaks)),
-            inexact,
-            (before.dram_bytes, after.dram_bytes),
-        )
+        sizes = (file_bytes(self.original), file_bytes(path))
+        dram = (before.dram_bytes, after.dram_bytes)
+        found = Verdict(accuracy, latency, peaks, difference, (), inexact, dram, sizes)
+        return self.judge(found)
 
     def with_unrepaired(self, verdict: Verdict, path: Path) -> Verdict:
         """The verdict with the accuracy of the same rewrites before their repair, for the report.
@@ -262,13 +282,10 @@ class Verifier:
             return ()
         return (f"outputs differ by {difference:.1e} though all rewrites are exact",)
 
-    def _failures(
-        self,
-        accuracy: AccuracyFigures | None,
-        latency: LatencyFigures,
-        peaks: tuple[int | None, int | None],
-    ) -> list[str]:
+    def _failures(self, verdict: Verdict) -> list[str]:
+        """What of the budget a verdict breaks."""
         failures = []
+        accuracy, latency = verdict.accuracy, verdict.latency
         allowed = None if accuracy is None else accuracy.allowed_drop
         if accuracy is not None and allowed is not None and not accuracy.bound <= allowed:
             failures.append(_too_much(accuracy, allowed))
@@ -278,10 +295,18 @@ class Verifier:
             if relative > limit.value:
                 reached = f"{100 * latency.ratio:.1f} % ({latency.result_ns / 1e6:.3f} ms)"
                 failures.append(f"latency {reached} is over the budget")
-        memory, (before, peak) = self.budget.max_memory, peaks
+        elif verdict.size_counts and latency.ratio - latency.ratio_noise > 1.0:
+            failures.append(
+                f"slower than the original ({100 * latency.ratio:.1f} % of its latency); "
+                "--max-latency allows it"
+            )
+        memory, (before, peak) = self.budget.max_memory, verdict.peak_bytes
         if memory is not None and (peak is None or peak > memory.against(before or 0)):
             size = "not known" if peak is None else f"{peak / 2**10:.0f} KiB"
             failures.append(f"peak memory, {size}, is over the budget")
+        limit, (original, written) = self.budget.max_size, verdict.size_bytes
+        if limit is not None and written > limit.against(original):
+            failures.append(f"the file, {written / 2**10:.0f} KiB, is over the size budget")
         return failures
 
 

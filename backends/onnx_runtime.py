@@ -7,6 +7,7 @@ from typing import Any
 
 from actcc.backends.measure import Run
 from actcc.backends.measured import FEEDS_SEED, MeasuredBackend, TimedGraph
+from actcc.backends.onnx_folding import structure_of_run
 from actcc.backends.onnx_layers import profiled_layers
 from actcc.backends.onnx_session import (
     Settings,
@@ -16,7 +17,7 @@ from actcc.backends.onnx_session import (
     read_settings,
     tool_text,
 )
-from actcc.graph import Array, Graph
+from actcc.graph import Array, Graph, structure_hash
 from actcc.latency_models import Profile
 from actcc.prices import LayerTime
 from actcc.runtime import random_feeds, session_source
@@ -36,6 +37,11 @@ class OnnxRuntimeBackend(MeasuredBackend):
     def values(self, feeds: Mapping[str, Array]) -> Mapping[str, Any]:
         """See `MeasuredBackend`."""
         return host_values(feeds)
+
+    def structure(self, graph: Graph) -> str:
+        """See `MeasuredBackend`; what is computed when the model is loaded takes no time."""
+        folds = self.settings.optimization != "disabled"
+        return structure_hash(structure_of_run(graph) if folds else graph)
 
     def prepare(self, timed: TimedGraph) -> Run:
         """See `MeasuredBackend`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from actcc.passes.cancel_transposes import CancelTransposes
 from actcc.passes.collapse_convolutions import CollapseConvolutions
 from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
+from actcc.passes.compress_weights import CompressWeights
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.factorize_layers import FactorizeLayers
 from actcc.passes.fold_batch_norm import FoldBatchNorm
@@ -51,6 +52,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     RemoveSqueezeExcite,
     PruneBranch,
     QuantizeLayers,
+    CompressWeights,
 )
 
 # In running order: frozen weights let the others work, and folding wants short ways between layers.

@@ -2,7 +2,14 @@
 
 import pytest
 
-from actcc.budget import Amount, Budget, parse_drop, parse_latency, parse_memory
+from actcc.budget import (
+    Amount,
+    Budget,
+    parse_drop,
+    parse_latency,
+    parse_max_size,
+    parse_memory,
+)
 from actcc.errors import BudgetError
 
 
@@ -47,3 +54,22 @@ def test_the_accuracy_objective_needs_a_latency() -> None:
     with pytest.raises(BudgetError, match="--max-latency"):
         Budget.parse(objective="accuracy")
     assert Budget.parse(max_latency="70%", objective="accuracy").objective == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2MiB", Amount(2 * 2**20, False)), ("500KiB", Amount(500 * 2**10, False)),
+     ("50%", Amount(0.5, True))],
+)  # fmt: skip
+def test_a_size_is_in_bytes_or_relative_to_the_original(text: str, expected: Amount) -> None:
+    assert parse_max_size(text) == expected
+
+
+def test_size_counts_where_it_is_limited_or_made_small() -> None:
+    assert not Budget.parse(max_memory="1MiB").size_counts
+    assert Budget.parse(max_size="50%").size_counts
+    assert Budget.parse(objective="size").size_counts
+
+
+def test_a_small_file_loses_no_more_than_a_fast_one_by_default() -> None:
+    assert Budget.parse(objective="size").drop_limit == Budget().drop_limit

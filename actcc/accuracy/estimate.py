@@ -35,11 +35,13 @@ class SiteWork:
         offered: the site, as a pass found it.
         part: the site, with the layers around it where candidates are repaired.
         rewritten: by `Candidate.computes`, the part with a candidate that computes that.
+        repairs: whether candidates are repaired; those of late passes come behind the repair.
     """
 
     offered: OfferedSite
     part: Graph
     rewritten: Mapping[str, Graph]
+    repairs: bool = False
 
     @property
     def keys(self) -> list[Key]:
@@ -146,9 +148,10 @@ def plan_chunks(
         functions = {c.computes: c for c in reversed(offered.candidates) if not c.exact}
         if not functions:
             continue
+        repaired = repairs and not by_name[offered.pass_name].late
         try:
             _site_alone(graph, offered)
-            part = site_part(graph, offered, repairs=repairs)
+            part = site_part(graph, offered, repairs=repaired)
         except ActccError as error:
             failed.update(((offered.id, function), str(error)) for function in functions)
             continue
@@ -161,7 +164,7 @@ def plan_chunks(
             except ActccError as error:
                 failed[offered.id, function] = str(error)
         if rewritten:
-            work.append(SiteWork(offered, part, rewritten))
+            work.append(SiteWork(offered, part, rewritten, repaired))
     return [tuple(work[start : start + _CHUNK]) for start in range(0, len(work), _CHUNK)], failed
 
 
@@ -201,7 +204,8 @@ def run_task(task: Task) -> Estimates:
         runs = [found for work in task.work for found in _open(graph, work, task.reference, failed)]
         prefix = _Prefix(graph, runs)
         if task.repairs:
-            failed.update(_repair(task, prefix, runs))
+            repaired = {key for work in task.work if work.repairs for key in work.keys}
+            failed.update(_repair(task, prefix, [r for r in runs if r.key in repaired]))
     except ActccError as error:
         every = [key for work in task.work for key in work.keys]
         return Estimates({}, {**dict.fromkeys(every, str(error)), **failed})

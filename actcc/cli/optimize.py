@@ -24,6 +24,7 @@ from actcc.cli.options import (
     repair_options,
     resume_option,
     search_option,
+    size_option,
     target_option,
     wanted_passes,
     work_options,
@@ -57,11 +58,16 @@ def _limits() -> str:
     "[default: 1%; none with --objective accuracy].",
 )
 @confidence_option
-@click.option("--max-latency", metavar="8ms|70%", help="Latency that must be reached.")
+@click.option(
+    "--max-latency",
+    metavar="8ms|70%",
+    help="Latency that must be reached [default: the original's where size counts].",
+)
 @memory_option
+@size_option
 @click.option(
     "--objective",
-    type=click.Choice(["latency", "accuracy"]),
+    type=click.Choice(["latency", "accuracy", "size"]),
     default="latency",
     show_default=True,
     help="What is made best within the budgets; `accuracy` needs --max-latency.",
@@ -116,6 +122,7 @@ def optimize_command(**options: Any) -> None:
           --preprocess yolo --metric coco-map --max-drop 0.01abs
       actcc optimize net.onnx --calib calib.npz --objective accuracy --max-latency 70%
       actcc optimize net.onnx --calib calib.npz --precision mixed
+      actcc optimize net.onnx --calib calib.npz --objective size
       actcc optimize net.onnx --explain            exact rewrites only, every reason
 
     Ctrl-C while plans are tried writes the best verified plan so far; --resume goes on from there.
@@ -139,6 +146,7 @@ def optimize_command(**options: Any) -> None:
             options["max_memory"],
             options["objective"],
             options["confidence"],
+            options["max_size"],
         ),
         calibration=options["calib"],
         evaluation=options["evaluation"],

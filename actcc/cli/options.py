@@ -109,6 +109,11 @@ confidence_option = click.option(
     "measured drop as it is [default: 80%].",
 )
 memory_option = click.option("--max-memory", metavar="4MiB|60%", help="Peak memory of activations.")
+size_option = click.option(
+    "--max-size",
+    metavar="2MiB|50%",
+    help="Size of the file; lets layers store their weights in float16 or int8 (docs/size.md).",
+)
 search_option = click.option(
     "--search",
     type=click.Choice(STRATEGY_NAMES),

@@ -27,6 +27,7 @@ from actcc.cli.options import (
     quiet_option,
     resume_option,
     search_option,
+    size_option,
     target_option,
     wanted_passes,
     work_options,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 )
 @confidence_option
 @memory_option
+@size_option
 @search_option
 @click.option(
     "--max-trials",
@@ -112,7 +114,11 @@ def pareto_command(**options: Any) -> None:
         options["target"],
         drops=drops,
         output=options["output"],
-        budget=Budget.parse(max_memory=options["max_memory"], confidence=options["confidence"]),
+        budget=Budget.parse(
+            max_memory=options["max_memory"],
+            confidence=options["confidence"],
+            max_size=options["max_size"],
+        ),
         calibration=options["calib"],
         evaluation=options["evaluation"],
         preprocessing=options["preprocess"],

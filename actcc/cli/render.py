@@ -37,6 +37,7 @@ def result_json(result: Result) -> dict[str, Any]:
                 "latency_ratio": trial.latency.ratio,
                 "drop": trial.drop,
                 "drop_before_repair": trial.drop_before_repair,
+                "size_bytes": trial.size_bytes,
                 "failures": list(trial.failures),
             }
             for trial in result.trials
@@ -82,8 +83,17 @@ def _before_after(result: Result) -> Table:
     for name, (before, after) in memories:
         share = f"{100 * after / before:.1f} %" if before and after is not None else ""
         table.add_row(name, kibibytes(before), kibibytes(after), share)
+    _size_row(table, plan)
     _structure_rows(table, plan)
     return table
+
+
+def _size_row(table: Table, plan: Plan) -> None:
+    """The size of the file; nothing where it stays."""
+    before, after = plan.size_bytes
+    if before and after is not None and before != after:
+        share = f"{100 * after / before:.1f} %"
+        table.add_row("size of the file", kibibytes(before), kibibytes(after), share)
 
 
 def _structure_rows(table: Table, plan: Plan) -> None:
@@ -187,6 +197,8 @@ def _explained(candidate: CandidateFigures, chosen: str, estimator: str) -> str:
     parts = []
     if candidate.difference_ns is not None:
         parts.append(f"{candidate.difference_ns / 1e3:+.2f} µs ± {candidate.noise_ns or 0:.0f} ns")
+    if candidate.size_bytes is not None:
+        parts.append(f"{candidate.size_bytes / 2**10:+.1f} KiB")
     if candidate.loss is not None:
         loss = share_of_loss(candidate.loss, estimator)
         parts.append("exact" if candidate.exact else f"loses {loss}")

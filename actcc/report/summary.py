@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actcc.graph import Graph
-from actcc.graph.files import initializer_bytes, tensor_bytes
-from actcc.plan import AccuracyFigures, Plan
-from actcc.report.formats import bytes_of, change_of, latency, minus, signed
+from actcc.graph.size import model_bytes
+from actcc.plan import AccuracyFigures, LatencyFigures, Plan
+from actcc.report.formats import bytes_of, change_of, minus, signed
+from actcc.report.formats import latency as latency_of
 from actcc.result import Result
 
 
@@ -34,7 +35,11 @@ def verdict(result: Result) -> str:
     plan = result.plan
     if result.status == "unchanged":
         return f"Unchanged: {result.reason}."
-    parts = [] if plan.latency is None else [_speed_up(plan.latency.ratio)]
+    before, after = plan.size_bytes
+    smaller = _size_counts(plan) and before and after is not None and after < before
+    parts = [f"{100 * (1 - (after or 0) / before):.0f} % smaller"] if smaller and before else []
+    if plan.latency is not None:
+        parts.append(_no_slower(plan.latency) if smaller else _speed_up(plan.latency.ratio))
     if plan.accuracy is not None:
         figures = plan.accuracy
         within = "" if figures.allowed_drop is None else ", within its budget"
@@ -43,6 +48,18 @@ def verdict(result: Result) -> str:
         parts.append(f"outputs agree within {plan.max_relative_difference:.0e} of their range")
     parts.append(f"{len(plan.rewritten)} of {len(plan.sites)} sites rewritten")
     return minus("; ".join(parts)) + "."
+
+
+def _size_counts(plan: Plan) -> bool:
+    unlimited = plan.settings.get("max_size", "no limit") == "no limit"
+    return plan.settings.get("objective") == "size" or not unlimited
+
+
+def _no_slower(latency: LatencyFigures) -> str:
+    """The latency of what is smaller, which need not be faster."""
+    if abs(latency.ratio - 1) <= latency.ratio_noise:
+        return "as fast as before"
+    return _speed_up(latency.ratio) if latency.ratio < 1 else f"{latency.ratio:.2f}× slower"
 
 
 def _speed_up(ratio: float) -> str:
@@ -92,13 +109,15 @@ def _latency_rows(plan: Plan, *, rewritten: bool) -> Iterator[Row]:
     yield Row(
         "Latency",
         figures.source,
-        latency(figures.original_ns),
-        latency(figures.result_ns),
+        latency_of(figures.original_ns),
+        latency_of(figures.result_ns),
         change if figures.ratio != 1.0 else "the same",
     )
     if rewritten and predicted is not None:
         share = change_of(figures.original_ns, predicted)
-        yield Row("Latency as predicted", "sum of the chosen prices", "", latency(predicted), share)
+        yield Row(
+            "Latency as predicted", "sum of the chosen prices", "", latency_of(predicted), share
+        )
 
 
 def _accuracy_row(figures: AccuracyFigures) -> Row:
@@ -134,14 +153,3 @@ def changed_operators(original: Graph, result: Graph) -> tuple[Row, ...]:
     return tuple(
         Row(op, "", str(before[op]), str(after[op]), signed(changes[op], 0)) for op in changed
     )
-
-
-def model_bytes(graph: Graph) -> int:
-    """Size of the model as a file, up to a few bytes; weights beside the file count too."""
-    frame = graph.frame()
-    left_out = (
-        tensor_bytes(tensor.data_type, tensor.dims) - initializer_bytes(tensor)
-        for tensor in frame.graph.initializer
-        if initializer_bytes(tensor) < tensor_bytes(tensor.data_type, tensor.dims)
-    )
-    return int(frame.ByteSize()) + sum(left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from actcc.errors import InfeasibleError
@@ -9,7 +10,7 @@ from actcc.program import within
 from actcc.search.space import Chosen, Space
 from actcc.selection import Solution, solve
 from actcc.site import KEEP
-from actcc.trials import Allowance, LatencyAllowance, Refused, Trial
+from actcc.trials import Allowance, LatencyAllowance, Refused, Trial, rank
 
 SOLVER_WORKERS = 2  # part of a plan's provenance: CP-SAT's answer may depend on it
 _SOLVE_LIMIT_S = 20.0
@@ -27,7 +28,7 @@ class CpSat:
     """
 
     def __init__(self, space: Space, seen: Sequence[Trial | Refused]) -> None:
-        self._space = space
+        self._space = functools.reduce(Space.sized_by, seen, space)
         self._allowance = _first_allowance(space, seen)
         self._seen = list(seen)
         self._exhausted = self._allowance.value <= 0
@@ -46,6 +47,7 @@ class CpSat:
         held, spent = self._space.spent(trial)
         if not known:
             self._seen.append(trial)
+            self._space = self._space.sized_by(trial)
         if known and held and self._allowance.value >= self._space.largest_loss:
             self._exhausted = True  # everything that saves time is in the plan already
             return
@@ -112,7 +114,8 @@ class CpSat:
         holding = [t for t in self._seen if isinstance(t, Trial) and t.verdict.holds]
         if not holding:
             return None
-        chosen = min(holding, key=lambda trial: trial.verdict.latency.ratio).chosen
+        objective, saved = self._space.budget.objective, self._space.saved_quantity
+        chosen = min(holding, key=lambda trial: rank(trial.verdict, objective)).chosen
         lossy: dict[str, set[str]] = {}
         for site, name in chosen.items():
             if self._space.problem.options[site][name].loss_ppm > 0:
@@ -120,7 +123,7 @@ class CpSat:
 
         def without(found: str) -> int:
             rest = {site: name for site, name in chosen.items() if site not in lossy[found]}
-            return self._space.totals(rest).cost_ns
+            return self._space.totals(rest).of(saved)
 
         return max(lossy, key=without) if len(lossy) > 1 else None
 
@@ -149,7 +152,7 @@ class CpSat:
 
 
 def solve_within(space: Space, *, max_loss: float | None, max_latency_ns: float | None) -> Chosen:
-    """The best plan by prediction within limits on loss, latency, and the space's memory budget.
+    """The best plan by prediction within limits on loss, latency, and the space's other budgets.
 
     Raises:
         InfeasibleError: there is none.
@@ -159,7 +162,8 @@ def solve_within(space: Space, *, max_loss: float | None, max_latency_ns: float 
         max_loss=max_loss,
         max_latency_ns=max_latency_ns,
         max_peak_bytes=space.peak_limit_bytes,
-        most_accurate=space.most_accurate,
+        max_size_bytes=space.size_limit_bytes,
+        objective=space.budget.objective,
     )
     solution: Solution = solve(
         limited, seed=space.seed, workers=SOLVER_WORKERS, time_limit_s=_SOLVE_LIMIT_S

@@ -1,4 +1,6 @@
-"""`--search greedy`: sites by time saved for each unit of loss, added in chunks, with backing off.
+"""`--search greedy`: sites by what is saved for a unit of loss, added in chunks, with backing off.
+
+What is saved is time, or bytes where size is the objective.
 
 Sites are taken in the order in which the linear relaxation of the multiple-choice knapsack takes
 them (Kellerer, Pferschy & Pisinger 2004, section 11.2): along the convex hull of each site's
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 from actcc.search.space import Chosen, Space
 from actcc.selection import Option
+from actcc.selection.problem import Quantity
 from actcc.site import KEEP
 from actcc.trials import Refused, Trial
 
@@ -23,7 +26,8 @@ class Step:
     """One site to its next option.
 
     Attributes:
-        ratio: nanoseconds saved for each part per million of loss; infinite if it loses nothing.
+        ratio: nanoseconds or bytes saved for each part per million of loss; infinite if it loses
+            nothing.
     """
 
     site: str
@@ -73,25 +77,25 @@ def steps(space: Space) -> list[Step]:
     found = [
         Step(site, option.name, ratio)
         for site, options in space.savings.items()
-        for option, ratio in _hull(options)
+        for option, ratio in _hull(options, space.saved_quantity)
     ]
     return sorted(found, key=lambda step: -step.ratio)  # stable: ties stay in topological order
 
 
-def _hull(options: Sequence[Option]) -> list[tuple[Option, float]]:
-    """The options on the lower convex hull of (loss, cost) behind `keep`, with their slopes."""
+def _hull(options: Sequence[Option], saved: Quantity) -> list[tuple[Option, float]]:
+    """The options on the lower convex hull of (loss, what is saved) behind `keep`, with slopes."""
     reached = Option(KEEP, 0, 0)
     hull: list[tuple[Option, float]] = []
     while True:
-        better = [option for option in options if option.cost_ns < reached.cost_ns]
+        better = [option for option in options if option.of(saved) < reached.of(saved)]
         if not better:
             return hull
-        slopes = {option.name: _slope(reached, option) for option in better}
-        steepest = max(better, key=lambda option: (slopes[option.name], -option.cost_ns))
+        slopes = {option.name: _slope(reached, option, saved) for option in better}
+        steepest = max(better, key=lambda option: (slopes[option.name], -option.of(saved)))
         hull.append((steepest, slopes[steepest.name]))
         reached = steepest
 
 
-def _slope(before: Option, after: Option) -> float:
+def _slope(before: Option, after: Option, saved: Quantity) -> float:
     loss = after.loss_ppm - before.loss_ppm
-    return (before.cost_ns - after.cost_ns) / loss if loss > 0 else math.inf
+    return (before.of(saved) - after.of(saved)) / loss if loss > 0 else math.inf

@@ -11,6 +11,7 @@ from actcc.budget import Budget
 from actcc.program import Evidence, build_problem, with_choices
 from actcc.selection import Option, Problem
 from actcc.selection.check import Totals, total
+from actcc.selection.problem import Quantity
 from actcc.site import KEEP
 from actcc.trials import Refused, Trial
 
@@ -27,6 +28,9 @@ class Space:
         predicts_metric: losses are estimated in the very metric that is measured.
         original_latency_ns: of the model as it was given.
         original_peak_bytes: None if it depends on data; known wherever memory has a budget.
+        original_size_bytes: of its file.
+        unchanged_latency_ns: the most that counts as no slower than the original.
+        size_excess_bytes: by which files have been larger than they were predicted.
         seed: of every draw.
         passes: by site, the name of the pass that offers it; choices of the problem that are not
             among them are groups of sites, which follow from what the sites get.
@@ -39,6 +43,9 @@ class Space:
     original_peak_bytes: int | None
     seed: int
     passes: Mapping[str, str]
+    original_size_bytes: int = 0
+    unchanged_latency_ns: float = math.inf
+    size_excess_bytes: int = 0
 
     @classmethod
     def of(cls, evidence: Evidence, budget: Budget, metric: str, seed: int) -> Space:
@@ -51,6 +58,8 @@ class Space:
             evidence.peak_bytes,
             seed,
             {site.id: site.pass_name for site in evidence.sites},
+            evidence.size_bytes,
+            max(evidence.original_latency_ns, evidence.base_latency_ns) + evidence.latency_noise_ns,
         )
 
     def only(self, pass_name: str) -> Space:
@@ -76,9 +85,27 @@ class Space:
 
     @property
     def latency_limit_ns(self) -> float | None:
-        """The latency budget; None if there is none."""
+        """The latency budget; where size counts no slower than the original; None for none."""
         limit = self.budget.max_latency
-        return None if limit is None else limit.against(self.original_latency_ns)
+        if limit is not None:
+            return limit.against(self.original_latency_ns)
+        bounded = self.budget.size_counts and math.isfinite(self.unchanged_latency_ns)
+        return self.unchanged_latency_ns if bounded else None
+
+    @property
+    def size_limit_bytes(self) -> float | None:
+        """The predicted size that keeps the size budget; None if there is none."""
+        limit = self.budget.max_size
+        if limit is None:
+            return None
+        return limit.against(self.original_size_bytes) - self.size_excess_bytes
+
+    def sized_by(self, trial: Trial | Refused) -> Space:
+        """The same space, where no plan's file is larger than predicted by more than one was."""
+        if isinstance(trial, Refused):
+            return self
+        excess = trial.verdict.size_bytes[1] - self.totals(trial.chosen).size_bytes
+        return replace(self, size_excess_bytes=max(self.size_excess_bytes, excess))
 
     @property
     def peak_limit_bytes(self) -> float | None:
@@ -93,21 +120,30 @@ class Space:
 
     @cached_property
     def savings(self) -> dict[str, tuple[Option, ...]]:
-        """By site, the options that save time; with a memory budget every option.
+        """By site, the options that save time, or bytes where size counts.
 
-        Sites without any are left out.
+        With a memory budget every option is among them. Sites without any are left out.
         """
         found = {
             choice.id: tuple(
                 option
                 for option in choice.options
                 if option.name != KEEP
-                and (option.cost_ns < 0 or self.budget.max_memory is not None)
+                and (
+                    option.cost_ns < 0
+                    or (self.budget.size_counts and option.size_bytes < 0)
+                    or self.budget.max_memory is not None
+                )
             )
             for choice in self.problem.choices
             if choice.id in self.passes
         }
         return {site: options for site, options in found.items() if options}
+
+    @property
+    def saved_quantity(self) -> Quantity:
+        """What plans are to save: the latency, or the size where that is the objective."""
+        return "size" if self.budget.objective == "size" else "cost"
 
     @cached_property
     def largest_loss(self) -> float:
@@ -137,7 +173,7 @@ class Space:
         return all(name in options[site] for site, name in chosen.items())
 
     def totals(self, chosen: Chosen) -> Totals:
-        """Predicted latency, loss and peak of a plan."""
+        """Predicted latency, loss, peak and size of a plan."""
         everywhere = {choice.id: chosen.get(choice.id, KEEP) for choice in self.problem.choices}
         # A group costs as much again beside what is not of it.
         apart = {p.site_a for p in self.problem.pairs if everywhere[p.site_b] == p.option_b}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actcc.errors import ActccError
-from actcc.selection.problem import Option, Problem
+from actcc.selection.problem import Option, Problem, Quantity
 
 
 class ViolationError(ActccError):
@@ -22,6 +22,15 @@ class Totals:
     peak_bytes: int
     size_bytes: int
 
+    def of(self, quantity: Quantity) -> int:
+        """One of the sums, by the quantity that budgets and objectives know it by."""
+        return {
+            "cost": self.cost_ns,
+            "loss": self.loss_ppm,
+            "peak": self.peak_bytes,
+            "size": self.size_bytes,
+        }[quantity]
+
 
 def check(problem: Problem, chosen: Mapping[str, str]) -> Totals:
     """The totals of a plan that keeps every rule and budget.
@@ -33,16 +42,11 @@ def check(problem: Problem, chosen: Mapping[str, str]) -> Totals:
     options = _chosen_options(problem, chosen)
     _check_claims(options)
     totals = total(problem, chosen)
-    reached = {
-        "cost": totals.cost_ns,
-        "loss": totals.loss_ppm,
-        "peak": totals.peak_bytes,
-        "size": totals.size_bytes,
-    }
     for quantity, limit in problem.budgets.items():
-        if reached[quantity] > limit:
+        reached = totals.of(quantity)
+        if reached > limit:
             raise ViolationError(
-                f"{quantity} {reached[quantity]} exceeds its budget {limit} in the plan; "
+                f"{quantity} {reached} exceeds its budget {limit} in the plan; "
                 "solve again under the same budgets"
             )
     return totals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -12,8 +12,15 @@ from typing import Literal
 from actcc.errors import ActccError
 from actcc.site import KEEP
 
-Objective = Literal["latency", "accuracy"]
+Objective = Literal["latency", "accuracy", "size"]
 Quantity = Literal["cost", "loss", "size", "peak"]
+
+# What each objective minimises, and what decides among equals.
+CRITERIA: Mapping[Objective, tuple[Quantity, Quantity]] = {
+    "latency": ("cost", "loss"),
+    "accuracy": ("loss", "cost"),
+    "size": ("size", "cost"),
+}
 
 # Sums stay exact in 64-bit floats and CP-SAT never overflows: 2**52 ns are 52 days.
 LARGEST_SUM = 2**52
@@ -39,6 +46,11 @@ class Option:
     loss_ppm: int
     claims: frozenset[str] = frozenset()
     size_bytes: int = 0
+
+    def of(self, quantity: Quantity) -> int:
+        """What the option adds to a sum, by the quantity that budgets know it by."""
+        figures = {"cost": self.cost_ns, "loss": self.loss_ppm, "size": self.size_bytes}
+        return figures.get(quantity, 0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,8 @@ class Problem:
     """All choices with their budgets; a budget of None does not bind.
 
     A node may be claimed by one site only (set partition). `latency` minimises the total cost and
-    breaks ties by the least loss, `accuracy` the total loss and breaks ties by the least cost.
+    breaks ties by the least loss; `accuracy` minimises the total loss, `size` the total size, and
+    both break ties by the least cost.
 
     Attributes:
         base_cost_ns: added to every plan's cost; of what no choice changes.
@@ -114,9 +127,10 @@ class Problem:
                 self._require(site, option, f"memory step '{step.name}'")
         _require_integers(self)
         _require_moderate_sums(self)
-        if self.objective not in ("latency", "accuracy"):
+        if self.objective not in CRITERIA:
             raise ProblemError(
-                f"unknown objective {self.objective!r} in the problem; use 'latency' or 'accuracy'"
+                f"unknown objective {self.objective!r} in the problem; "
+                f"use one of: {', '.join(CRITERIA)}"
             )
 
     @cached_property

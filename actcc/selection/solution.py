@@ -20,7 +20,7 @@ class Solution:
         chosen: option by site.
         cost_ns, loss_ppm, peak_bytes, size_bytes: totals of the plan, bases included.
         bound: no plan within the budgets has a smaller objective; in ns for the objective
-            `latency`, in ppm for `accuracy`.
+            `latency`, in ppm for `accuracy`, in bytes for `size`.
         gap: (objective - bound) as a share of the objective itself or of the distance to `keep`
             everywhere, whichever is smaller; 0 if proved optimal. See `relative_gap`.
         status: `optimal` if the objective is proved to be the least.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from actcc.errors import ActccError
 from actcc.selection.arrays import Integers
 from actcc.selection.assembly import program_of
-from actcc.selection.check import Totals, check, total
+from actcc.selection.check import check, total
 from actcc.selection.effort import Effort
 from actcc.selection.expansion import Outcome, minimise
 from actcc.selection.explain import infeasible
-from actcc.selection.problem import Problem, ProblemError, Quantity
+from actcc.selection.problem import CRITERIA, Problem, ProblemError, Quantity
 from actcc.selection.solution import Solution, relative_gap
 from actcc.site import KEEP
 
@@ -48,8 +48,8 @@ def solve(
     """
     _validate(workers, time_limit_s, gap_limit)
     effort = Effort(seed=seed, workers=workers, time_limit_s=time_limit_s)
-    primary: Quantity = "cost" if problem.objective == "latency" else "loss"
-    keep = _objective(primary, total(problem, {choice.id: KEEP for choice in problem.choices}))
+    primary, _ = CRITERIA[problem.objective]
+    keep = total(problem, {choice.id: KEEP for choice in problem.choices}).of(primary)
 
     def good_enough(value: int, bound: int) -> bool:
         return relative_gap(value, bound, keep) <= gap_limit
@@ -77,7 +77,7 @@ def _solution(
         chosen, settled = _break_ties(problem, primary, outcome, effort)
     plan = _names(problem, chosen)
     totals = check(problem, plan)
-    value = _objective(primary, totals)
+    value = totals.of(primary)
     return Solution(
         chosen=plan,
         cost_ns=totals.cost_ns,
@@ -102,7 +102,7 @@ def _break_ties(
     """Among the plans with the proved objective, the one that is best by the other criterion."""
     assert outcome.chosen is not None
     assert outcome.value is not None
-    secondary: Quantity = "loss" if primary == "cost" else "cost"
+    _, secondary = CRITERIA[problem.objective]
     budgets = {**problem.budgets, primary: outcome.value}
     program = program_of(problem, secondary, budgets).without(~outcome.present)
     with effort.portion(_TIE_SHARE):
@@ -120,10 +120,6 @@ def _validate(workers: int, time_limit_s: float, gap_limit: float) -> None:
     for name, value, sensible, wanted in limits:
         if not sensible:
             raise ProblemError(f"{name} is {value} in the call of solve; make it {wanted}")
-
-
-def _objective(primary: Quantity, totals: Totals) -> int:
-    return totals.cost_ns if primary == "cost" else totals.loss_ppm
 
 
 def _names(problem: Problem, chosen: Integers) -> dict[str, str]:

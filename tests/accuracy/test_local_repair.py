@@ -15,11 +15,12 @@ from actcc.accuracy.local_repair import repaired_part, site_part
 from actcc.calibration import SampleSet, load_samples
 from actcc.graph import Array, Graph, extract
 from actcc.graph.operators import CONTRACTIONS
-from actcc.pass_api import find_sites
+from actcc.pass_api import Pass, find_sites
+from actcc.passes.compress_weights import CompressWeights
 from actcc.passes.swap_activation import SwapActivation
 from actcc.targets import load_target
 
-PASSES = [SwapActivation()]
+PASSES: list[Pass] = [SwapActivation()]
 
 
 @pytest.fixture
@@ -34,10 +35,16 @@ def samples(graph: Graph, tmp_path: Path) -> SampleSet:
 
 
 def estimates(
-    graph: Graph, samples: SampleSet, folder: Path, *, repairs: bool, count: int = 6
+    graph: Graph,
+    samples: SampleSet,
+    folder: Path,
+    *,
+    repairs: bool,
+    count: int = 6,
+    passes: list[Pass] = PASSES,
 ) -> Estimates:
-    sites = find_sites(graph, PASSES, load_target("npu1")).sites[:count]
-    chunks, failed = plan_chunks(graph, sites, PASSES, repairs=repairs)
+    sites = find_sites(graph, passes, load_target("npu1")).sites[:count]
+    chunks, failed = plan_chunks(graph, sites, passes, repairs=repairs)
     assert not failed
     path = folder / "staged.onnx"
     graph.save(path)
@@ -57,6 +64,16 @@ def test_repaired_candidates_lose_less(graph: Graph, samples: SampleSet, tmp_pat
     shares = [repaired.losses[key] / plain.losses[key] for key in relu]
     assert max(shares) < 0.5
     assert np.mean(shares) < 0.2
+
+
+def test_what_comes_behind_the_repair_is_not_repaired(
+    graph: Graph, samples: SampleSet, tmp_path: Path
+) -> None:
+    """Or a fit of the layers beside it would hide that int8 loses more than float16."""
+    found = estimates(graph, samples, tmp_path, repairs=True, passes=[CompressWeights()])
+    sites = {site for site, _ in found.losses}
+    assert len(sites) >= 3
+    assert all(10 * found.losses[s, "float16"] < found.losses[s, "int8"] for s in sites)
 
 
 @pytest.mark.parametrize("repairs", [True, False])

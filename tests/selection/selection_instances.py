@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from actcc.selection import Choice, MemoryStep, Objective, Option, PairTerm, Problem
 from actcc.selection.check import Totals, ViolationError, check
+from actcc.selection.problem import CRITERIA
 
 
 def small_problem(seed: int) -> Problem:
@@ -30,7 +31,7 @@ def small_problem(seed: int) -> Problem:
         max_cost_ns=rng.choice([None, rng.randint(-4 * scale, 4 * scale)]),
         max_peak_bytes=rng.choice([None, rng.randint(0, 30)]),
         max_size_bytes=rng.choice([None, rng.randint(0, 40)]),
-        objective=rng.choice(["latency", "accuracy"]),
+        objective=rng.choice(["latency", "accuracy", "size"]),
     )
 
 
@@ -91,8 +92,8 @@ def feasible_totals(problem: Problem) -> list[Totals]:
 
 def objectives(problem: Problem, totals: Totals) -> tuple[int, int]:
     """The first and the second criterion."""
-    both = (totals.cost_ns, totals.loss_ppm)
-    return both if problem.objective == "latency" else both[::-1]
+    first, second = CRITERIA[problem.objective]
+    return totals.of(first), totals.of(second)
 
 
 def large_problem(
@@ -114,7 +115,7 @@ def large_problem(
         candidates: options a site, `keep` included.
         joined: share of sites that swallow the next two, and of neighbours with pair terms.
         memory_steps: steps of the schedule under a binding peak.
-        sized: whether a size budget binds too.
+        sized: whether options have sizes, and a size budget binds where size is no objective.
     """
     rng = random.Random(seed)
     costs = [1000 + int(rng.lognormvariate(11, 1)) for _ in range(sites)]
@@ -142,10 +143,10 @@ def large_problem(
         choices=tuple(choices),
         pairs=tuple(_neighbour_terms(rng, choices, joined)),
         memory=tuple(_large_memory(rng, choices, memory_steps)),
-        max_loss_ppm=int(0.2 * most_loss) if objective == "latency" else None,
+        max_loss_ppm=int(0.2 * most_loss) if objective != "accuracy" else None,
         max_cost_ns=int(0.7 * keep_cost) if objective == "accuracy" else None,
         max_peak_bytes=16_000 if memory_steps else None,
-        max_size_bytes=4000 * sites if sized else None,
+        max_size_bytes=4000 * sites if sized and objective != "size" else None,
         objective=objective,
     )
 

@@ -17,7 +17,7 @@ from actcc.selection.assembly import program_of
 from actcc.selection.check import total
 from actcc.selection.dominance import dominated
 from actcc.selection.linear import dual_multipliers
-from actcc.selection.problem import Quantity
+from actcc.selection.problem import CRITERIA
 from actcc.selection.relaxation import Multipliers, Relaxation, certify
 from actcc.selection.solution import relative_gap
 
@@ -25,7 +25,7 @@ SEEDS = st.integers(0, 100_000)
 
 
 def primary_program(problem: Problem) -> Program:
-    quantity: Quantity = "cost" if problem.objective == "latency" else "loss"
+    quantity, _ = CRITERIA[problem.objective]
     return program_of(problem, quantity, problem.budgets)
 
 
@@ -123,8 +123,9 @@ def test_dominated_options_are_not_needed_for_either_criterion(seed: int) -> Non
         {"joined": 1.0},
         {"joined": 0.1, "memory_steps": 10, "sized": True},
         {"joined": 0.1, "objective": "accuracy"},
+        {"joined": 0.1, "sized": True, "objective": "size"},
     ],
-    ids=["budget", "some conflicts and pairs", "all joined", "memory and size", "accuracy"],
+    ids=["budget", "some conflicts and pairs", "all joined", "memory and size", "accuracy", "size"],
 )
 def test_the_simplex_proves_no_less_than_the_subgradient_and_both_come_close(
     instance: dict[str, object],
@@ -140,15 +141,22 @@ def test_the_simplex_proves_no_less_than_the_subgradient_and_both_come_close(
 
 
 @pytest.mark.parametrize("time_limit_s", [0.001, 0.01, 0.1])
-@pytest.mark.parametrize("objective", ["latency", "accuracy"])
+@pytest.mark.parametrize("objective", ["latency", "accuracy", "size"])
 def test_a_search_that_is_cut_short_still_brackets_the_optimum(
     time_limit_s: float, objective: str
 ) -> None:
-    problem = large_problem(60, seed=2, correlation="strong", joined=0.2, objective=objective)  # type: ignore[arg-type]
+    problem = large_problem(
+        60,
+        seed=2,
+        correlation="strong",
+        joined=0.2,
+        sized=objective == "size",
+        objective=objective,  # type: ignore[arg-type]
+    )
     best = solve(problem, time_limit_s=60.0)
     assert best.status == "optimal"
     short = solve(problem, time_limit_s=time_limit_s)
-    value = short.cost_ns if objective == "latency" else short.loss_ppm
+    value, _ = objectives(problem, total(problem, short.chosen))
     assert short.bound <= best.bound <= value
 
 

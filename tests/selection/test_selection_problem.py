@@ -64,8 +64,8 @@ OTHER = replace(SITE, id="b")
             "check that costs are in ns, losses in ppm and sizes in bytes",
         ),
         (
-            lambda: Problem((SITE,), objective="size"),  # type: ignore[arg-type]
-            "unknown objective 'size' in the problem; use 'latency' or 'accuracy'",
+            lambda: Problem((SITE,), objective="energy"),  # type: ignore[arg-type]
+            "unknown objective 'energy' in the problem; use one of: latency, accuracy, size",
         ),
     ],
 )

@@ -104,6 +104,26 @@ def test_three_hundred_sites_are_proved_optimal() -> None:
     assert solve(large_problem(300, seed=1), time_limit_s=20.0).status == "optimal"
 
 
+def test_the_smallest_plan_is_the_fastest_of_that_size_and_as_fast_as_asked() -> None:
+    options = (
+        Option("keep", 0, 0, size_bytes=400),
+        Option("int8, slow", 9, 1, size_bytes=100),
+        Option("int8", 2, 5, size_bytes=100),
+        Option("float16", -1, 0, size_bytes=200),
+    )
+    problem = Problem((Choice("a", options),), objective="size")
+    assert solve(problem, workers=1).chosen == {"a": "int8"}
+    assert solve(with_budget(problem, "max_cost_ns", 0), workers=1).size_bytes == 200
+    assert solve(with_budget(problem, "max_loss_ppm", 3), workers=1).chosen == {"a": "int8, slow"}
+
+
+@pytest.mark.parametrize("joined", [0.0, 0.1])
+def test_a_thousand_sites_are_made_as_small_as_they_can_be(joined: float) -> None:
+    problem = large_problem(1000, seed=1, joined=joined, sized=True, objective="size")
+    solution = solve(problem, time_limit_s=20.0, gap_limit=1e-4)
+    assert solution.gap <= 1e-4
+
+
 def test_with_no_budget_everything_that_saves_is_taken() -> None:
     problem = Problem((Choice("a", (Option("keep", 0, 0), Option("Relu", -3, 900_000))),))
     assert solve(problem, workers=1).chosen == {"a": "Relu"}

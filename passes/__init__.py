@@ -31,12 +31,14 @@ from actcc.passes.simplify import Simplify
 from actcc.passes.simplify_activations import SimplifyActivations
 from actcc.passes.space_to_depth_stem import SpaceToDepthStem
 from actcc.passes.swap_activation import SwapActivation
+from actcc.passes.swap_quantized_activation import SwapQuantizedActivation
 
 if TYPE_CHECKING:
     from actcc.pass_api import NormalizingPass, Pass
 
 BUILT_IN: tuple[type[Pass], ...] = (
     SwapActivation,
+    SwapQuantizedActivation,
     MoveActivation,
     DropActivation,
     SpaceToDepthStem,

@@ -8,6 +8,7 @@ from actcc.activations.recognise import (
     find_activations,
     recognise,
 )
+from actcc.activations.rounding import with_rounding
 
 __all__ = [
     "Activation",
@@ -16,4 +17,5 @@ __all__ = [
     "explain_activations",
     "find_activations",
     "recognise",
+    "with_rounding",
 ]

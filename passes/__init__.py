@@ -10,6 +10,7 @@ from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.factorize_layers import FactorizeLayers
 from actcc.passes.fold_batch_norm import FoldBatchNorm
+from actcc.passes.fold_clip_into_quantize import FoldClipIntoQuantize
 from actcc.passes.fold_constants import FoldConstants
 from actcc.passes.fold_padding import FoldPadding
 from actcc.passes.fold_scale_and_shift import FoldScaleAndShift
@@ -69,6 +70,7 @@ NORMALIZING: tuple[type[NormalizingPass], ...] = (
     CancelTransposes,
     MergeEqualNodes,
     SimplifyActivations,
+    FoldClipIntoQuantize,
     FoldPadding,
     MergeParallelConvolutions,
     FoldBatchNorm,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
+from actcc.activations.functions import Activation
 from actcc.activations.recognise import Match
 from actcc.graph import Graph
-from actcc.graph.pairs import pair_before, pair_behind
+from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.pairs import QUANTIZE, pair_before, pair_behind, stored_as
 
 
 def with_rounding(graph: Graph, match: Match) -> Match:
@@ -25,3 +29,15 @@ def with_rounding(graph: Graph, match: Match) -> Match:
     if behind is not None:
         nodes, writes = (*nodes, *behind.nodes), behind.writes
     return replace(match, nodes=nodes, reads=reads, writes=writes)
+
+
+def cut_off_by_rounding(graph: Graph) -> Iterator[Match]:
+    """The ReLU that a rounding behind a layer stands for: one that stores no negative number."""
+    for node in graph.nodes():
+        pair = pair_behind(graph, node.outputs[0]) if node.op in CONTRACTIONS else None
+        kind = None if pair is None else stored_as(graph, pair.quantize)
+        if pair is None or kind is None or not kind.cuts_off(0.0, math.inf):
+            continue
+        element = graph.types[pair.writes.name].element
+        relu = Activation("Relu")
+        yield Match(relu, QUANTIZE, pair.nodes, pair.reads, pair.writes, element, True)

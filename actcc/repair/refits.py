@@ -17,7 +17,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actcc.activations import Activation, recognise
+from actcc.activations import (
+    Activation,
+    Match,
+    cut_off_by_rounding,
+    recognise,
+    with_rounding,
+)
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
 from actcc.graph.shapes import other_shape, same_shape
@@ -31,11 +37,13 @@ _MOVES_DATA = frozenset(
         "AveragePool",
         "Concat",
         "DepthToSpace",
+        "DequantizeLinear",
         "Dropout",
         "Flatten",
         "GlobalAveragePool",
         "Identity",
         "MaxPool",
+        "QuantizeLinear",
         "ReduceMean",
         "Reshape",
         "Resize",
@@ -214,8 +222,12 @@ def _activations(graph: Graph) -> Behind:
             match.writes.name,
             frozenset(node.name for node in match.nodes),
         )
-        for match in recognise(graph).matches
+        for match in (*cut_off_by_rounding(graph), *_with_rounding(graph))
     }
+
+
+def _with_rounding(graph: Graph) -> list[Match]:
+    return [with_rounding(graph, match) for match in recognise(graph).matches]
 
 
 def _function(behind: Behind, name: str) -> Activation | None:

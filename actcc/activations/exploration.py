@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from actcc.activations.algebra import Form, TooComplex, X, number
+from actcc.activations.algebra import Form, TooComplex, X, clip, number
 from actcc.activations.operators import FLOAT_BYTES, RULES
 from actcc.activations.references import resembling
 from actcc.graph import Array, Graph, Node, Shape, Tensor
@@ -84,15 +84,23 @@ class Explorer:
         self.nodes = list(self.graph.nodes())
         self._position = {id(node): index for index, node in enumerate(self.nodes)}
 
+    @property
+    def rounds(self) -> bool:
+        """Whether the graph rounds tensors to integers."""
+        return any(node.op == QUANTIZE for node in self.nodes)
+
     def position(self, node: Node) -> int | None:
         """Position in topological order; None for a node inside a subgraph."""
         return self._position.get(id(node))
 
-    def explore(self, source: Tensor, alias: Tensor | None = None) -> Exploration:
+    def explore(
+        self, source: Tensor, alias: Tensor | None = None, *, cutting: bool = False
+    ) -> Exploration:
         """Functions of `source`.
 
         Args:
             alias: a tensor that is taken for `source`, to see what the graph would compute then.
+            cutting: a rounding that stores no negative number is a Clip to what it stores.
         """
         starts = [source] if alias is None else [source, alias]
         # None for functions of the source that are too complex to follow.
@@ -109,7 +117,7 @@ class Explorer:
                 continue
             done.add(position)
             node = self.nodes[position]
-            result = self._evaluate(node, position, known, source)
+            result = self._evaluate(node, position, known, source, cutting)
             if isinstance(result, Derived) and id(result.tensor) not in known:
                 known[id(result.tensor)] = result
                 if node.op not in QUANTIZATION:
@@ -130,10 +138,15 @@ class Explorer:
                 heapq.heappush(waiting, position)
 
     def _evaluate(
-        self, node: Node, position: int, known: Mapping[int, Derived | None], source: Tensor
+        self,
+        node: Node,
+        position: int,
+        known: Mapping[int, Derived | None],
+        source: Tensor,
+        cutting: bool,
     ) -> Derived | Gate | None:
         if node.op in QUANTIZATION:
-            return self._rounded(node, position, known)
+            return self._rounded(node, position, known, cutting)
         other: Tensor | None = None
         operands: list[Form | None] = []
         parts: list[Derived] = []
@@ -180,7 +193,7 @@ class Explorer:
         )
 
     def _rounded(
-        self, node: Node, position: int, known: Mapping[int, Derived | None]
+        self, node: Node, position: int, known: Mapping[int, Derived | None], cutting: bool
     ) -> Derived | None:
         """The same function, rounded, between two nodes that compute it."""
         part = known.get(id(node.inputs[0]))
@@ -188,7 +201,14 @@ class Explorer:
             return None
         if node.op == QUANTIZE and pair_of(self.graph, node) is None:
             return None
-        return replace(part, tensor=node.outputs[0], nodes=part.nodes | {position})
+        form = part.form
+        if cutting and node.op == QUANTIZE and (kind := stored_as(self.graph, node)):
+            low, high = (float(bound.reshape(())) for bound in kind.range)
+            try:
+                form = clip(form, low, high) if low == 0 else form
+            except TooComplex:
+                return None
+        return replace(part, tensor=node.outputs[0], form=form, nodes=part.nodes | {position})
 
     def _count(self, nodes: Iterable[int]) -> int:
         return sum(self.nodes[position].op not in QUANTIZATION for position in nodes)

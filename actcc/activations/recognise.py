@@ -157,7 +157,16 @@ class _Search:
                 self._compare(derived)
         for gate in exploration.gates:
             self._look_through(source, gate)
+        if self._explorer.rounds:
+            self._look_for_cuts(source)
         self._look_for_prelu(source)
+
+    def _look_for_cuts(self, source: Tensor) -> None:
+        """Activations whose Clip a quantizer left to the range of what it stores."""
+        for derived in self._explorer.explore(source, cutting=True).derived:
+            activation = identify(derived.form, derived.tolerance)
+            if activation is not None and activation.name in COMPOSITE:
+                self._judge(source, derived, activation)
 
     def _judge(self, source: Tensor, derived: Derived, activation: Activation) -> None:
         element = self._element(source)

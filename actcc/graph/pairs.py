@@ -61,6 +61,13 @@ class StoredAs:
         return int(bounds.min), int(bounds.max)
 
     @property
+    def range(self) -> tuple[Array, Array]:
+        """The least and the greatest value that is stored, float64, of the shape of the scale."""
+        scale, zero_point = self.scale.astype(np.float64), self.zero_point.astype(np.float64)
+        least, greatest = self.limits
+        return (least - zero_point) * scale, (greatest - zero_point) * scale
+
+    @property
     def is_whole(self) -> bool:
         """Whether one scale is for the whole tensor."""
         return self.scale.size == 1
@@ -69,14 +76,10 @@ class StoredAs:
         """Whether what lies outside the bounds is stored as the bounds are, however a runtime
         rounds: the least and greatest number that are stored lie inside, but for a quarter step.
         """
-        scale = self.scale.astype(np.float64)
-        zero_point = self.zero_point.astype(np.float64)
-        least, greatest = self.limits
-        return bool(
-            (scale > 0).all()
-            and (low <= (least + _MARGIN - zero_point) * scale).all()
-            and (high >= (greatest - _MARGIN - zero_point) * scale).all()
-        )
+        margin = _MARGIN * self.scale.astype(np.float64)
+        least, greatest = self.range
+        fits = (margin > 0) & (low <= least + margin) & (high >= greatest - margin)
+        return bool(fits.all())
 
     def same(self, other: StoredAs) -> bool:
         """Whether the same number means the same value."""

@@ -5,10 +5,10 @@
     Clip → QuantizeLinear  =  QuantizeLinear        whose least and greatest number lie inside
     DequantizeLinear → QuantizeLinear  =  nothing   of one and the same scale and zero point
 
-What a Relu or Clip makes of values outside its bounds is stored as the least or the greatest number
-with and without it, since rounding keeps the order of numbers. The bounds may lie up to a quarter of
-a step inside the range that is stored: whatever rounds to the last number still does. The third case
-is what a Relu between DequantizeLinear and QuantizeLinear leaves behind.
+What a Relu or Clip makes of values outside its bounds is stored as the least or the greatest
+number with and without it, since rounding keeps the order of numbers. The bounds may lie up to a
+quarter of a step inside the range that is stored: whatever rounds to the last number still does.
+The third case is what a Relu between DequantizeLinear and QuantizeLinear leaves behind.
 
 Requires: constant scales and zero points, of integers; nothing else reads what the Relu or Clip
 writes. Exact, bit for bit, but for NaN, of which ONNX does not say how it is stored.
@@ -51,7 +51,9 @@ class FoldClipIntoQuantize(NormalizingPass):
         ]
         undone = _remove_ways_back(graph)
         if undone:
-            lines.append(f"removed {undone} DequantizeLinear with the QuantizeLinear that undoes it")
+            lines.append(
+                f"removed {undone} DequantizeLinear with the QuantizeLinear that undoes it"
+            )
         return graph, lines
 
 

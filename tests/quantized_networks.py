@@ -20,7 +20,9 @@ FEEDS = [
 ]
 TWO_LAYERS = "k = Conv<pads = [1,1,1,1]>(x, w, b) {} y = Conv<pads = [1,1,1,1]>(a, v, c)"
 SILU = TWO_LAYERS.format("s = Sigmoid(k) a = Mul(k, s)")
-HARD_SWISH = TWO_LAYERS.format("t = Add(k, three) m = Clip(t, zero, six) p = Mul(k, m) a = Div(p, six)")
+HARD_SWISH = TWO_LAYERS.format(
+    "t = Add(k, three) m = Clip(t, zero, six) p = Mul(k, m) a = Div(p, six)"
+)
 
 
 def floating(body: str = SILU, opset: int = 17) -> onnx.ModelProto:

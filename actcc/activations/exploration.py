@@ -239,7 +239,6 @@ class Explorer:
         tolerance = {"float16": _HALF, "bfloat16": _BRAIN}.get(values.dtype.name, _EXACT)
         return Scalar(number(float(first)), tuple(values.shape), tolerance)
 
-
     def _constant(self, tensor: Tensor) -> Array | None:
         """A constant, or what is dequantized of one."""
         writer = tensor.inputs[0] if tensor.inputs else None

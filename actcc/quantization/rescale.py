@@ -1,8 +1,8 @@
 """What else changes with the scale of a tensor.
 
-The bias of a layer is stored in the product of the scales of what the layer reads and of its weights
-(Jacob et al. 2018, section 2.4), and what only moves or selects values writes them in the scale in
-which it reads them. Where either does not hold, runtimes compute in floating point.
+The bias of a layer is stored in the product of two scales, of what the layer reads and of its
+weights (Jacob et al. 2018, section 2.4), and what only moves or selects values writes them in the
+scale in which it reads them. Where either does not hold, runtimes compute in floating point.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def _rescale_bias(graph: Graph, layer: Node, old: Kind, new: Kind) -> None:
     bounds = np.iinfo(np.int32)
     steps = np.clip(np.round(real / fitting), bounds.min, bounds.max).astype(np.int32)
     zeros = np.zeros(fitting.shape, np.int32)
-    bias = graph.insert(
-        DEQUANTIZE, [steps, fitting, zeros], axis=0, name=f"{layer.name}_bias"
-    )
+    bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], axis=0, name=f"{layer.name}_bias")
     graph.set_input(layer, 2, bias)
     graph.prune()
 

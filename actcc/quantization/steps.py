@@ -42,4 +42,4 @@ def is_symmetric(graph: Graph) -> bool:
 
 
 def _is_signed(kind: StoredAs) -> bool:
-    return kind.zero_point.dtype.name == _SIGNED
+    return str(kind.zero_point.dtype) == _SIGNED

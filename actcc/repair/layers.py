@@ -82,7 +82,9 @@ def _why_unknown(graph: Graph, node: Node) -> str:
     if graph.constant(node.inputs[0]) is not None:
         return "its weights are on the left"
     if writer is not None:
-        stored = "; it has to be int8 without a zero point, behind an input in int8, of a Conv or Gemm"
+        stored = (
+            "; it has to be int8 without a zero point, behind an input in int8, of a Conv or Gemm"
+        )
         why = stored if writer.op == DEQUANTIZE else ""
         return f"its weights are computed, by {writer.op} '{writer.name}'{why}"
     if weight.name in graph.overridable or any(weight is source for source in graph.inputs):

@@ -3,8 +3,8 @@
     weights in int8 → DequantizeLinear → layer      ↔      real weights → layer
 
 The repair sees the layers in the second form, fed with feature maps as the model rounds them. What
-it found is stored as before: int8 without a zero point, a scale for each output, the bias in int32
-in the product of the scales (`actcc.quantization.qdq`). Weights that it left alone stay bit for bit.
+it found is stored as int8 without a zero point, with a scale for each output, and the bias as int32
+in the product of the scales (`actcc.quantization.qdq`). Those that it left alone stay bit for bit.
 """
 
 from __future__ import annotations
@@ -92,19 +92,18 @@ def with_stored_weights(graph: Graph, layers: Mapping[str, StoredLayer]) -> Grap
 def _stored(graph: Graph, node: Node, layer: StoredLayer) -> list[Tensor]:
     if not _has_changed(graph, node, layer):
         return [
-            graph.insert(
-                DEQUANTIZE, [o.stored, o.kind.scale, o.kind.zero_point], **_axis(o), name=node.name
-            )
-            for o in (layer.weights, layer.bias)
-            if o is not None
+            _inserted(graph, o, node.name) for o in (layer.weights, layer.bias) if o is not None
         ]
     largest = int(np.abs(layer.weights.stored.astype(np.int32)).max(initial=0))
     bits = 7 if largest <= _LARGEST_IN_7_BITS else 8
     return weights_in_int8(graph, node, layer.input_scale, bits)
 
 
-def _axis(operand: _Operand) -> dict[str, int]:
-    return {} if operand.kind.is_whole else {"axis": operand.axis}
+def _inserted(graph: Graph, operand: _Operand, name: str) -> Tensor:
+    operands = [operand.stored, operand.kind.scale, operand.kind.zero_point]
+    if operand.kind.is_whole:
+        return graph.insert(DEQUANTIZE, operands, name=name)
+    return graph.insert(DEQUANTIZE, operands, name=name, axis=operand.axis)
 
 
 def _has_changed(graph: Graph, node: Node, layer: StoredLayer) -> bool:

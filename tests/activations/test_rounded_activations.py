@@ -52,9 +52,7 @@ def test_what_is_read_between_the_roundings_is_a_near_miss(build_model):
 
 
 def test_other_scales_on_the_way_back_are_no_rounding(build_model):
-    body = (
-        "s = Sigmoid(x) q = QuantizeLinear(s, #0.05) d = DequantizeLinear(q, #0.1) y = Mul(x, d)"
-    )
+    body = "s = Sigmoid(x) q = QuantizeLinear(s, #0.05) d = DequantizeLinear(q, #0.1) y = Mul(x, d)"
     graph = Graph.load(build_model(body))
     assert [match.activation.name for match in find_activations(graph)] == ["Sigmoid"]
     assert pair_behind(graph, graph.tensor("s")) is None

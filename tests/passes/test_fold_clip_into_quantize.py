@@ -118,9 +118,7 @@ def test_a_scale_for_each_channel_has_to_cut_off_in_all_of_them() -> None:
 def test_a_relu_stays_where_something_else_needs_it_or_the_scale_is_unknown(
     body: str, outputs: str
 ) -> None:
-    graph = graph_of(
-        body, (SIZE,), {"s": np.float32(0.1), "z": np.uint8(0)}, outputs
-    )
+    graph = graph_of(body, (SIZE,), {"s": np.float32(0.1), "z": np.uint8(0)}, outputs)
     assert_kept(graph, FOLD)
 
 

@@ -90,9 +90,7 @@ def test_a_function_that_no_kernel_swallows_stands_between_two_roundings(tmp_pat
 def test_the_bias_behind_is_stored_in_the_new_scale(tmp_path):
     result = swapped(quantized(floating(), tmp_path), "Relu")
     _, second = result.nodes("Conv")
-    source, weights, bias = (
-        stored_as(result, result.producer(tensor)) for tensor in second.inputs
-    )
+    source, weights, bias = (stored_as(result, result.producer(tensor)) for tensor in second.inputs)
     np.testing.assert_allclose(bias.scale, source.scale * weights.scale, rtol=1e-6)
     node = result.producer(second.inputs[2])
     real = result.constant(node.inputs[0]) * bias.scale
@@ -141,9 +139,7 @@ def test_without_samples_another_function_is_refused_with_the_reason(tmp_path):
     found = survey(quantized(floating(), tmp_path), with_samples=False)
     assert not found.sites
     reasons = {refusal.subject.split(" → ")[1]: refusal.reason for _, refusal in found.refusals}
-    assert reasons["Relu"] == (
-        "its range needs calibration data with finite values; give --calib"
-    )
+    assert reasons["Relu"] == ("its range needs calibration data with finite values; give --calib")
 
 
 def test_a_single_node_may_be_spelled_in_another_way_exactly(tmp_path):

@@ -51,7 +51,9 @@ def test_what_a_swap_loses_is_made_good_in_int8(tmp_path):
     assert len(found.layers) == 2
     assert not found.refused
     wanted = np.array(outputs(graph))
-    naive, repaired = (np.square(np.array(outputs(g)) - wanted).mean() for g in (rewritten, found.graph))
+    naive, repaired = (
+        np.square(np.array(outputs(g)) - wanted).mean() for g in (rewritten, found.graph)
+    )
     assert repaired < naive / 3
     for node in found.graph.nodes("Conv"):
         weights = stored_as(found.graph, found.graph.producer(node.inputs[1]))

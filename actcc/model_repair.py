@@ -22,6 +22,7 @@ from actcc.output import check_output
 from actcc.progress import Progress, Silent
 from actcc.repair import Repaired, RepairMethod
 from actcc.repair.refits import plan_refits
+from actcc.repair.stored import with_real_weights
 from actcc.tasks import default_workers, process_pool
 from actcc.validity import require_valid
 from actcc.verify import observe
@@ -96,7 +97,8 @@ def repair_model(
         seen = [observe(path, held_out, judge, executor, lambda: None) for path in paths]
         with told.stage("Normalizing"):
             before, after = (normalize(graph).graph for graph in graphs)
-        layers = len(plan_refits(before, after).refits)
+        real = [with_real_weights(graph)[0] for graph in (before, after)]
+        layers = len(plan_refits(*real).refits)
         if not layers:
             raise RepairError(
                 f"{rewritten}: no layer of {original} does anything else in it, so there is "

@@ -11,6 +11,7 @@ from actcc.passes.compress_weights import CompressWeights
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.factorize_layers import FactorizeLayers
 from actcc.passes.fold_batch_norm import FoldBatchNorm
+from actcc.passes.fold_clip_into_quantize import FoldClipIntoQuantize
 from actcc.passes.fold_constants import FoldConstants
 from actcc.passes.fold_padding import FoldPadding
 from actcc.passes.fold_scale_and_shift import FoldScaleAndShift
@@ -32,12 +33,14 @@ from actcc.passes.simplify import Simplify
 from actcc.passes.simplify_activations import SimplifyActivations
 from actcc.passes.space_to_depth_stem import SpaceToDepthStem
 from actcc.passes.swap_activation import SwapActivation
+from actcc.passes.swap_quantized_activation import SwapQuantizedActivation
 
 if TYPE_CHECKING:
     from actcc.pass_api import NormalizingPass, Pass
 
 BUILT_IN: tuple[type[Pass], ...] = (
     SwapActivation,
+    SwapQuantizedActivation,
     MoveActivation,
     DropActivation,
     SpaceToDepthStem,
@@ -69,6 +72,7 @@ NORMALIZING: tuple[type[NormalizingPass], ...] = (
     CancelTransposes,
     MergeEqualNodes,
     SimplifyActivations,
+    FoldClipIntoQuantize,
     FoldPadding,
     MergeParallelConvolutions,
     FoldBatchNorm,

@@ -6,8 +6,7 @@ are listed in `_NEAR`, closest first.
 
 A candidate's name is the function ("Relu"), followed by how it is written where that is no single
 operator of the same name ("HardSwish as HardSigmoid+Mul"). Requires a floating-point tensor whose
-type is known. Inside quantize/dequantize pairs only the spelling may change: the scale behind the
-activation was calibrated for its values.
+type is known. Activations inside quantize/dequantize pairs are for `swap-quantized-activation`.
 """
 
 from __future__ import annotations
@@ -50,7 +49,8 @@ _NEAR: Mapping[str, tuple[Activation, ...]] = MappingProxyType(
     }
 )
 _ELEMENT_NAMES = {number: name for name, number in WRITABLE.items()}
-_FACTS = ("activation", "spelling", "opset", "dtype", "quantized")  # the rest are parameters
+# The rest are parameters.
+_FACTS = ("activation", "spelling", "opset", "dtype", "quantized", "rounds", "range", "ranges")
 
 
 @rewrite("swap-activation")
@@ -58,48 +58,57 @@ class SwapActivation(Pass):
     """Activation  →  another function of its kind, or another spelling of the same one."""
 
     def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
-        """One site an activation, in topological order."""
-        return activation_sites(graph)
+        """One site an activation in floating point, in topological order."""
+        for entry in activation_sites(graph):
+            if isinstance(entry, Refusal) or not entry.facts["quantized"]:
+                yield entry
 
     def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
         """Legal spellings of the function itself, then of the functions near to it."""
         contrib = bool(target.settings.get("contrib_operators", False))
         own = function_of(site.facts)
-        for function in self._functions(site):
-            if site.facts["quantized"] and function != own:
-                reason = f"activation inside QDQ: its range was calibrated for {own or site.kind}"
-                yield Refusal(function.name, reason)
-            else:
-                yield from _ways(site, function, exact=function == own, contrib=contrib)
+        for function in functions_near(site):
+            yield from ways(site, function, exact=function == own, contrib=contrib)
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the candidate's function in the candidate's spelling."""
-        for function in self._functions(site):
-            for way in spellings_of(function):
-                if spelled(function, way) == candidate.name:
-                    write(graph, site, function, way, str(site.facts["dtype"]))
-                    return
-        raise PassError(
-            f"site '{site.id}' has no candidate '{candidate.name}'; was the plan made with "
-            "another version of actcc?"
-        )
+        function, way = written_as(site, candidate)
+        write(graph, site, function, way, str(site.facts["dtype"]))
 
-    def _functions(self, site: Site) -> Iterator[Activation]:
-        """The site's own function, then those that may stand in for it."""
-        own = function_of(site.facts)
-        if own is not None:
-            yield own
-        yield from (near for near in _NEAR.get(site.kind, ()) if near != own)
+
+def functions_near(site: Site) -> Iterator[Activation]:
+    """The site's own function, then those that may stand in for it."""
+    own = function_of(site.facts)
+    if own is not None:
+        yield own
+    yield from (near for near in _NEAR.get(site.kind, ()) if near != own)
+
+
+def written_as(site: Site, candidate: Candidate) -> tuple[Activation, Spelling]:
+    """The function and the spelling that a candidate's name means.
+
+    Raises:
+        PassError: there is none of that name.
+    """
+    for function in functions_near(site):
+        for way in spellings_of(function):
+            if spelled(function, way) == candidate.name:
+                return function, way
+    raise PassError(
+        f"site '{site.id}' has no candidate '{candidate.name}'; was the plan made with "
+        "another version of actcc?"
+    )
 
 
 def activation_sites(graph: Graph) -> Iterator[Site | Refusal]:
     """One site an activation, in topological order, then what was not recognised and why."""
     recognition = recognise(graph)
-    yield from (_site(match, graph.opset) for match in recognition.matches)
+    yield from (site_of(match, graph.opset) for match in recognition.matches)
     yield from recognition.refusals
 
 
-def _site(match: Match, opset: int) -> Site:
+def site_of(match: Match, opset: int) -> Site:
+    """The site of one activation, with what is known of it as facts."""
     facts: dict[str, Fact] = {
         "activation": match.activation.name,
         "spelling": match.spelling,
@@ -121,9 +130,10 @@ def function_of(facts: Mapping[str, Fact]) -> Activation | None:
     return Activation.of(name, **parameters)
 
 
-def _ways(
+def ways(
     site: Site, function: Activation, *, exact: bool, contrib: bool
 ) -> Iterator[Candidate | Refusal]:
+    """The spellings of a function that can be written at a site, and why others cannot."""
     element, opset = str(site.facts["dtype"]), int(site.facts["opset"])
     ways = [way for way in spellings_of(function) if not (exact and _is_there(site, way))]
     obstacles = {way.name: way.obstacle(function, opset, element, contrib) for way in ways}

@@ -8,12 +8,15 @@ from actcc.activations.recognise import (
     find_activations,
     recognise,
 )
+from actcc.activations.rounding import cut_off_by_rounding, with_rounding
 
 __all__ = [
     "Activation",
     "Match",
     "Recognition",
+    "cut_off_by_rounding",
     "explain_activations",
     "find_activations",
     "recognise",
+    "with_rounding",
 ]

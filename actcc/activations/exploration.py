@@ -1,17 +1,22 @@
-"""From one tensor forward: which tensors behind it are functions of it alone, and which."""
+"""From one tensor forward: which tensors behind it are functions of it alone, and which.
+
+Between the nodes of one function a tensor may be rounded to int8 and back, which is looked through:
+`actcc.graph.pairs`. What a function reads and writes is not rounded yet.
+"""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from actcc.activations.algebra import Form, TooComplex, X, number
+from actcc.activations.algebra import Form, TooComplex, X, clip, number
 from actcc.activations.operators import FLOAT_BYTES, RULES
 from actcc.activations.references import resembling
-from actcc.graph import Graph, Node, Shape, Tensor
+from actcc.graph import Array, Graph, Node, Shape, Tensor
+from actcc.graph.pairs import DEQUANTIZE, QUANTIZATION, QUANTIZE, pair_of, stored_as
 
 _LONGEST = 16  # nodes; GELU by tanh in a half precision model takes 13
 _EXACT, _HALF, _BRAIN = 1e-5, 1.5e-3, 1.2e-2  # of the constants of a spelling, relative
@@ -79,15 +84,23 @@ class Explorer:
         self.nodes = list(self.graph.nodes())
         self._position = {id(node): index for index, node in enumerate(self.nodes)}
 
+    @property
+    def rounds(self) -> bool:
+        """Whether the graph rounds tensors to integers."""
+        return any(node.op == QUANTIZE for node in self.nodes)
+
     def position(self, node: Node) -> int | None:
         """Position in topological order; None for a node inside a subgraph."""
         return self._position.get(id(node))
 
-    def explore(self, source: Tensor, alias: Tensor | None = None) -> Exploration:
+    def explore(
+        self, source: Tensor, alias: Tensor | None = None, *, cutting: bool = False
+    ) -> Exploration:
         """Functions of `source`.
 
         Args:
             alias: a tensor that is taken for `source`, to see what the graph would compute then.
+            cutting: a rounding that stores no negative number is a Clip to what it stores.
         """
         starts = [source] if alias is None else [source, alias]
         # None for functions of the source that are too complex to follow.
@@ -104,10 +117,11 @@ class Explorer:
                 continue
             done.add(position)
             node = self.nodes[position]
-            result = self._evaluate(node, position, known, source)
+            result = self._evaluate(node, position, known, source, cutting)
             if isinstance(result, Derived) and id(result.tensor) not in known:
                 known[id(result.tensor)] = result
-                derived.append(result)
+                if node.op not in QUANTIZATION:
+                    derived.append(result)
                 self._push(result.tensor.outputs, waiting)
                 continue
             known |= {id(tensor): None for tensor in node.outputs if id(tensor) not in known}
@@ -118,12 +132,21 @@ class Explorer:
     def _push(self, readers: Iterable[Node], waiting: list[int]) -> None:
         for reader in readers:
             position = self.position(reader)
-            if position is not None and (_domain(reader), reader.op) in RULES:
+            if position is not None and (
+                (_domain(reader), reader.op) in RULES or reader.op in QUANTIZATION
+            ):
                 heapq.heappush(waiting, position)
 
     def _evaluate(
-        self, node: Node, position: int, known: Mapping[int, Derived | None], source: Tensor
+        self,
+        node: Node,
+        position: int,
+        known: Mapping[int, Derived | None],
+        source: Tensor,
+        cutting: bool,
     ) -> Derived | Gate | None:
+        if node.op in QUANTIZATION:
+            return self._rounded(node, position, known, cutting)
         other: Tensor | None = None
         operands: list[Form | None] = []
         parts: list[Derived] = []
@@ -145,7 +168,7 @@ class Explorer:
         if other is not None:
             return _gate(node, other, known) if self.graph.constant(other) is None else None
         nodes = frozenset({position}).union(*(part.nodes for part in parts))
-        if len(nodes) > _LONGEST or len(node.outputs) != 1:
+        if self._count(nodes) > _LONGEST or len(node.outputs) != 1:
             return None
         attributes = {key: value for key, value in node.attrs.items() if key != "consumed_inputs"}
         try:
@@ -169,6 +192,27 @@ class Explorer:
             narrowest=min(widths) if widths else None,
         )
 
+    def _rounded(
+        self, node: Node, position: int, known: Mapping[int, Derived | None], cutting: bool
+    ) -> Derived | None:
+        """The same function, rounded, between two nodes that compute it."""
+        part = known.get(id(node.inputs[0]))
+        if part is None or not part.nodes:
+            return None
+        if node.op == QUANTIZE and pair_of(self.graph, node) is None:
+            return None
+        form = part.form
+        if cutting and node.op == QUANTIZE and (kind := stored_as(self.graph, node)):
+            low, high = (float(bound.reshape(())) for bound in kind.range)
+            try:
+                form = clip(form, low, high) if low == 0 else form
+            except TooComplex:
+                return None
+        return replace(part, tensor=node.outputs[0], form=form, nodes=part.nodes | {position})
+
+    def _count(self, nodes: Iterable[int]) -> int:
+        return sum(self.nodes[position].op not in QUANTIZATION for position in nodes)
+
     def _scalar(self, tensor: Tensor, source: Tensor) -> Scalar | None:
         """The constant in `tensor` if it does not enlarge what it is combined with."""
         if id(tensor) not in self._scalars:
@@ -186,7 +230,7 @@ class Explorer:
             if inner is None or not narrow:
                 return inner
             return Scalar(inner.form, inner.shape, max(inner.tolerance, _HALF))
-        values = self.graph.constant(tensor)
+        values = self._constant(tensor)
         if values is None or values.size == 0 or values.dtype.kind not in "fiuV":
             return None
         first = values.reshape(-1)[0]
@@ -194,6 +238,17 @@ class Explorer:
             return None
         tolerance = {"float16": _HALF, "bfloat16": _BRAIN}.get(values.dtype.name, _EXACT)
         return Scalar(number(float(first)), tuple(values.shape), tolerance)
+
+    def _constant(self, tensor: Tensor) -> Array | None:
+        """A constant, or what is dequantized of one."""
+        writer = tensor.inputs[0] if tensor.inputs else None
+        if writer is None or writer.op != DEQUANTIZE:
+            return self.graph.constant(tensor)
+        stored, kind = self.graph.constant(writer.inputs[0]), stored_as(self.graph, writer)
+        if stored is None or kind is None or not kind.is_whole:
+            return None
+        steps = stored.astype(np.int64) - int(kind.zero_point.reshape(()))
+        return (steps * kind.scale.reshape(())).astype(kind.scale.dtype)
 
 
 def _domain(node: Node) -> str:

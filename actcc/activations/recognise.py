@@ -20,6 +20,7 @@ from actcc.activations.functions import Activation
 from actcc.activations.operators import ACTIVATION_OPERATORS, CONTRIB, FLOAT_BYTES
 from actcc.activations.references import COMPOSITE, identify, resembling
 from actcc.graph import Graph, Node, Tensor, TensorType
+from actcc.graph.pairs import QUANTIZATION
 from actcc.site import Refusal
 
 
@@ -28,10 +29,11 @@ class Match:
     """An activation in a graph.
 
     Attributes:
-        spelling: operators in topological order, "Sigmoid+Mul"; other domains are prefixed.
+        spelling: operators in topological order, "Sigmoid+Mul"; other domains are prefixed, and
+            what rounds between them is left out.
         nodes: all that compute it, in topological order; their other results are read nowhere.
         element: element type of both tensors (`onnx.TensorProto.DataType`).
-        quantized: read from a DequantizeLinear or written to a QuantizeLinear.
+        quantized: read from a DequantizeLinear, written to a QuantizeLinear, or rounded between.
     """
 
     activation: Activation
@@ -41,6 +43,11 @@ class Match:
     writes: Tensor
     element: int
     quantized: bool
+
+    @property
+    def rounds(self) -> bool:
+        """Whether what one node writes is rounded before the next reads it."""
+        return any(node.op in QUANTIZATION for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,16 @@ class _Search:
                 self._compare(derived)
         for gate in exploration.gates:
             self._look_through(source, gate)
+        if self._explorer.rounds:
+            self._look_for_cuts(source)
         self._look_for_prelu(source)
+
+    def _look_for_cuts(self, source: Tensor) -> None:
+        """Activations whose Clip a quantizer left to the range of what it stores."""
+        for derived in self._explorer.explore(source, cutting=True).derived:
+            activation = identify(derived.form, derived.tolerance)
+            if activation is not None and activation.name in COMPOSITE:
+                self._judge(source, derived, activation)
 
     def _judge(self, source: Tensor, derived: Derived, activation: Activation) -> None:
         element = self._element(source)
@@ -179,10 +195,10 @@ class _Search:
         element: int,
         positions: frozenset[int],
     ) -> None:
-        quantized = any(n.op == "DequantizeLinear" for n in source.inputs) or any(
-            n.op == "QuantizeLinear" for n in written.outputs
-        )
-        spelling = "+".join(_operator_name(node) for node in nodes)
+        around = (*source.inputs, *nodes, *written.outputs)
+        quantized = any(node.op in QUANTIZATION for node in around)
+        computing = (node for node in nodes if node.op not in QUANTIZATION)
+        spelling = "+".join(_operator_name(node) for node in computing)
         match = Match(activation, spelling, nodes, source, written, element, quantized)
         self.found.append(_Found(positions, match))
 

@@ -54,6 +54,16 @@ class Distribution:
         self._low = min(self._low, float(values.min()))
         self._high = max(self._high, float(values.max()))
 
+    def through(self, function: Callable[[Array], Array]) -> Distribution:
+        """How the values of a function of these values are distributed."""
+        used = np.flatnonzero(self._counts)
+        found = Distribution()
+        with np.errstate(invalid="ignore"):
+            values = np.clip(_bin_centres()[used], self._low, self._high)
+        ends = np.array(self.extremes)
+        found.add(function(np.concatenate([values, ends])), np.append(self._counts[used], [0, 0]))
+        return found
+
     @property
     def extremes(self) -> Range:
         """The least and the greatest value."""

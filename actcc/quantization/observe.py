@@ -7,7 +7,7 @@ The range of a tensor is the one of least error over what ONNX Runtime computes 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,31 @@ def observed(
                 counted = _along(weights.get(name), values[name])
                 found.setdefault(name, Distribution()).add(values[name], counted)
     return {name: values for name, values in found.items() if name not in unbounded}
+
+
+def observed_tensors(
+    graph: Graph, samples: Sequence[Sample], names: Collection[str]
+) -> dict[str, Distribution]:
+    """What values some tensors take, by name; all channels count alike. Those of which a value is
+    not finite are left out.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the graph on them.
+    """
+    model = graph.to_proto()
+    known = {tensor.name for tensor in (*model.graph.output, *model.graph.input)}
+    wanted = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known]
+    model.graph.output.extend(wanted)
+    runner = session(model, optimise=False)
+    found = {name: Distribution() for name in names}
+    for sample in samples:
+        values = {**sample.inputs, **run(runner, sample.inputs)}
+        for name in list(found):
+            if np.isfinite(values[name]).all():
+                found[name].add(values[name])
+            else:
+                del found[name]
+    return found
 
 
 def _variances(graph: Graph, runner: Any, samples: Sequence[Sample]) -> dict[str, Array]:

@@ -134,7 +134,7 @@ def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_b
     inputs = [reads.get(tensor.name, tensor) for tensor in node.inputs]
     first = next(iter(reads.values()))
     if node.op in _LAYERS:
-        inputs[1:] = _weights(graph, node, _step_of(graph, first).scale, weight_bits)
+        inputs[1:] = weights_in_int8(graph, node, _step_of(graph, first).scale, weight_bits)
     result = graph.insert(node.op, inputs, like=node.outputs[0], **node.attrs)
     if cut is not None:
         result = graph.insert(cut.op, [result, *cut.inputs[1:]], like=result, **cut.attrs)
@@ -190,7 +190,7 @@ def _step_of(graph: Graph, dequantized: Tensor) -> Step:
     return Step(float(scale.reshape(())), int(zero_point.reshape(())))
 
 
-def _weights(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Tensor]:
+def weights_in_int8(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Tensor]:
     """Weights, and bias if there is one, as int8 and int32 behind DequantizeLinear."""
     weights = graph.constant(node.inputs[1])
     if weights is None:

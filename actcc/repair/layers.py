@@ -12,6 +12,7 @@ import numpy as np
 
 from actcc.graph import Array, Graph, Node
 from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
+from actcc.graph.pairs import DEQUANTIZE
 from actcc.repair.layer import (
     Layer,
     channels_of,
@@ -81,7 +82,11 @@ def _why_unknown(graph: Graph, node: Node) -> str:
     if graph.constant(node.inputs[0]) is not None:
         return "its weights are on the left"
     if writer is not None:
-        return f"its weights are computed, by {writer.op} '{writer.name}'"
+        stored = (
+            "; it has to be int8 without a zero point, behind an input in int8, of a Conv or Gemm"
+        )
+        why = stored if writer.op == DEQUANTIZE else ""
+        return f"its weights are computed, by {writer.op} '{writer.name}'{why}"
     if weight.name in graph.overridable or any(weight is source for source in graph.inputs):
         return "its weights are a graph input"
     return "its weights are sparse"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actcc.activations import Activation, recognise
+from actcc.activations import Activation, cut_off_by_rounding, recognise, with_rounding
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
 from actcc.graph.shapes import other_shape, same_shape
@@ -31,11 +31,13 @@ _MOVES_DATA = frozenset(
         "AveragePool",
         "Concat",
         "DepthToSpace",
+        "DequantizeLinear",
         "Dropout",
         "Flatten",
         "GlobalAveragePool",
         "Identity",
         "MaxPool",
+        "QuantizeLinear",
         "ReduceMean",
         "Reshape",
         "Resize",
@@ -207,14 +209,15 @@ Behind = Mapping[str, tuple[Activation, str, frozenset[str]]]
 
 
 def _activations(graph: Graph) -> Behind:
-    """By what they read: activations, what they write, and their nodes."""
+    """By what they read: activations, what they write, and their nodes; roundings included."""
+    whole = (with_rounding(graph, match) for match in recognise(graph).matches)
     return {
         match.reads.name: (
             match.activation,
             match.writes.name,
             frozenset(node.name for node in match.nodes),
         )
-        for match in recognise(graph).matches
+        for match in (*cut_off_by_rounding(graph), *whole)
     }
 
 

@@ -34,6 +34,7 @@ from actcc.repair.layers import (
 )
 from actcc.repair.refits import Refit, Refits, plan_refits
 from actcc.repair.store import TensorStore
+from actcc.repair.stored import with_real_weights, with_stored_weights
 from actcc.tasks import default_workers
 
 # A layer, its weights and its bias; None where the bias stays.
@@ -118,6 +119,8 @@ def repair(
     if not len(samples):
         raise RepairError("the repair needs calibration samples; give --calib")
     begin = time.monotonic()
+    original, _ = with_real_weights(original)
+    rewritten, stored = with_real_weights(rewritten)
     plan = plan_refits(original, rewritten)
     repaired = with_own_biases(rewritten, [refit.layer.writes for refit in plan.refits])
     layers, _ = find_layers(repaired)
@@ -147,7 +150,7 @@ def repair(
             sweep.fit(refit)
             advance()
         return Repaired(
-            sweep.result(),
+            with_stored_weights(sweep.result(), stored),
             tuple(sweep.figures),
             {**plan.refused, **sweep.refused},
             time.monotonic() - begin,

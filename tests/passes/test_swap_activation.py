@@ -223,27 +223,13 @@ QDQ = (
 )
 
 
-def quantized(body):
-    model = model_of(QDQ.format(body))
+def test_what_is_inside_qdq_is_left_to_the_pass_for_it():
+    model = model_of(QDQ.format("a = HardSwish(d)"))
     for name, values in (("scale", np.float32(0.1)), ("point", np.uint8(100))):
         tensor = onnx.numpy_helper.from_array(np.asarray(values), name)
         model.graph.initializer.append(tensor)
-    return model
-
-
-def test_inside_qdq_only_the_spelling_may_change():
-    model = quantized("a = HardSwish(d)")
-    graph, swap, found = survey(model)
-    (site,) = found.sites
-    assert site.site.facts["quantized"] is True
-    assert [c.name for c in site.candidates if c.exact] == [c.name for c in site.candidates]
-    reasons = {refusal.subject: refusal.reason for _, refusal in found.refusals}
-    assert reasons["a → Relu"] == ("activation inside QDQ: its range was calibrated for HardSwish")
-    for candidate in site.candidates:
-        rewritten = apply_candidates(graph, [swap], [(site, candidate.name)])
-        np.testing.assert_allclose(
-            run(rewritten.to_proto(), "y")[0], run(model, "y")[0], rtol=1e-5, atol=0
-        )
+    _, _, found = survey(model)
+    assert not found.sites
 
 
 def test_near_misses_are_reported_with_the_pass():

@@ -1,0 +1,73 @@
+"""What else changes with the scale of a tensor.
+
+The bias of a layer is stored in the product of two scales, of what the layer reads and of its
+weights (Jacob et al. 2018, section 2.4), and what only moves or selects values writes them in the
+scale in which it reads them. Where either does not hold, runtimes compute in floating point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph.operators import CONTRACTIONS
+from actcc.graph.pairs import DEQUANTIZE, pair_behind, stored_as
+from actcc.graph.pairs import StoredAs as Kind
+from actcc.quantization.qdq import SAME_SCALE
+
+_ALIKE = 1e-4  # of a product of two scales in float32, relative
+_MOVING = SAME_SCALE | {"DepthToSpace", "Slice", "SpaceToDepth"}
+
+
+def rescale_readers(graph: Graph, tensor: Tensor, old: Kind, new: Kind) -> None:
+    """Let the biases and the scales behind a dequantized tensor follow its new scale, in place.
+
+    Args:
+        old: how the tensor was stored.
+        new: how it is stored.
+    """
+    for reader in graph.consumers(tensor):
+        if not reader.inputs or reader.inputs[0] is not tensor:
+            continue
+        if reader.op in CONTRACTIONS:
+            _rescale_bias(graph, reader, old, new)
+        pair = pair_behind(graph, reader.outputs[0]) if reader.op in _MOVING else None
+        kind = None if pair is None else stored_as(graph, pair.quantize)
+        if pair is not None and kind is not None and kind.same(old):
+            for node in pair.nodes:
+                graph.set_input(node, 1, new.scale)
+                if len(node.inputs) > 2:
+                    graph.set_input(node, 2, new.zero_point)
+            rescale_readers(graph, pair.writes, old, new)
+
+
+def _rescale_bias(graph: Graph, layer: Node, old: Kind, new: Kind) -> None:
+    stored = _stored(graph, layer, 2)
+    weights = None if len(layer.inputs) < 2 else graph.producer(layer.inputs[1])
+    kind = None if weights is None or weights.op != DEQUANTIZE else stored_as(graph, weights)
+    if stored is None or kind is None:
+        return
+    values, scale = stored
+    if not np.allclose(scale, old.scale.reshape(-1)[0] * kind.scale, rtol=_ALIKE, atol=0.0):
+        return
+    fitting = (new.scale.reshape(-1)[0] * kind.scale).astype(scale.dtype)
+    real = values.astype(np.float64) * scale
+    bounds = np.iinfo(np.int32)
+    steps = np.clip(np.round(real / fitting), bounds.min, bounds.max).astype(np.int32)
+    zeros = np.zeros(fitting.shape, np.int32)
+    bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], axis=0, name=f"{layer.name}_bias")
+    graph.set_input(layer, 2, bias)
+    graph.prune()
+
+
+def _stored(graph: Graph, layer: Node, index: int) -> tuple[Array, Array] | None:
+    """A constant operand in int32 with its scale."""
+    if len(layer.inputs) <= index or layer.inputs[index].is_empty():
+        return None
+    writer = graph.producer(layer.inputs[index])
+    if writer is None or writer.op != DEQUANTIZE:
+        return None
+    values, kind = graph.constant(writer.inputs[0]), stored_as(graph, writer)
+    if values is None or kind is None or values.dtype != np.int32 or kind.zero_point.any():
+        return None
+    return values, kind.scale

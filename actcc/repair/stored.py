@@ -1,0 +1,144 @@
+"""Layers of a quantized model: weights in int8 are real numbers while they are re-fitted.
+
+    weights in int8 → DequantizeLinear → layer      ↔      real weights → layer
+
+The repair sees the layers in the second form, fed with feature maps as the model rounds them. What
+it found is stored as int8 without a zero point, with a scale for each output, and the bias as int32
+in the product of the scales (`actcc.quantization.qdq`). Those that it left alone stay bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph.operators import ONNX_DOMAINS
+from actcc.graph.pairs import DEQUANTIZE, StoredAs, stored_as
+from actcc.linear.units import output_axis
+from actcc.quantization.qdq import weights_in_int8
+
+_PASS = "repair"
+_LAYERS = frozenset({"Conv", "Gemm"})
+_LARGEST_IN_7_BITS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class _Operand:
+    """Integers behind a DequantizeLinear, and what they stand for."""
+
+    stored: Array
+    kind: StoredAs
+    axis: int
+
+    @property
+    def values(self) -> Array:
+        """Real numbers, as the DequantizeLinear gives them."""
+        shape = [1] * self.stored.ndim
+        if not self.kind.is_whole:
+            shape[self.axis] = -1
+        scale = self.kind.scale.reshape(shape if self.stored.ndim else ())
+        return np.asarray(self.stored.astype(self.kind.scale.dtype) * scale)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredLayer:
+    """How a layer's weights and bias were stored; None for a bias that was no integers."""
+
+    weights: _Operand
+    bias: _Operand | None
+    input_scale: float
+
+
+def with_real_weights(graph: Graph) -> tuple[Graph, dict[str, StoredLayer]]:
+    """A copy in which layers hold real weights, and how these were stored, by node.
+
+    Left as they are: weights with a zero point or of another type than int8, that several layers
+    share, or whose layer reads no dequantized tensor; and any MatMul, whose bias is no part of it.
+    """
+    found = {
+        node.name: layer
+        for node in graph.nodes()
+        if node.op in _LAYERS and node.domain in ONNX_DOMAINS and (layer := _layer(graph, node))
+    }
+    if not found:
+        return graph, found
+    real = graph.copy()
+    for name, layer in found.items():
+        node = real.node(name)
+        real.set_input(node, 1, real.initializer(f"{name}_weights", layer.weights.values))
+        if layer.bias is not None:
+            real.set_input(node, 2, real.initializer(f"{name}_bias", layer.bias.values))
+    real.prune()
+    return real, found
+
+
+def with_stored_weights(graph: Graph, layers: Mapping[str, StoredLayer]) -> Graph:
+    """The graph with the weights of these layers in integers again; edited in place."""
+    for name, layer in layers.items():
+        node = graph.node(name)
+        with graph.marking(_PASS, node.outputs[0].name, "stored"):
+            for index, operand in enumerate(_stored(graph, node, layer), start=1):
+                if index < len(node.inputs):
+                    graph.set_input(node, index, operand)
+                else:
+                    graph.append_input(node, operand)
+    graph.prune()
+    return graph
+
+
+def _stored(graph: Graph, node: Node, layer: StoredLayer) -> list[Tensor]:
+    if not _has_changed(graph, node, layer):
+        return [
+            _inserted(graph, o, node.name) for o in (layer.weights, layer.bias) if o is not None
+        ]
+    largest = int(np.abs(layer.weights.stored.astype(np.int32)).max(initial=0))
+    bits = 7 if largest <= _LARGEST_IN_7_BITS else 8
+    return weights_in_int8(graph, node, layer.input_scale, bits)
+
+
+def _inserted(graph: Graph, operand: _Operand, name: str) -> Tensor:
+    operands = [operand.stored, operand.kind.scale, operand.kind.zero_point]
+    if operand.kind.is_whole:
+        return graph.insert(DEQUANTIZE, operands, name=name)
+    return graph.insert(DEQUANTIZE, operands, name=name, axis=operand.axis)
+
+
+def _has_changed(graph: Graph, node: Node, layer: StoredLayer) -> bool:
+    before = [operand.values for operand in (layer.weights, layer.bias) if operand is not None]
+    now = [graph.constant(tensor) for tensor in node.inputs[1:] if not tensor.is_empty()]
+    return len(now) != len(before) or any(
+        value is None or not np.array_equal(value, old)
+        for value, old in zip(now, before, strict=True)
+    )
+
+
+def _layer(graph: Graph, node: Node) -> StoredLayer | None:
+    source = graph.producer(node.inputs[0])
+    kind = None if source is None or source.op != DEQUANTIZE else stored_as(graph, source)
+    weights = _operand(graph, node, 1)
+    if kind is None or not kind.is_whole or weights is None:
+        return None
+    fits = weights.kind.is_whole or weights.axis == output_axis(node)
+    if weights.stored.dtype != np.int8 or weights.kind.zero_point.any() or not fits:
+        return None
+    bias = None
+    if len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        bias = _operand(graph, node, 2)
+        if bias is None and graph.constant(node.inputs[2]) is None:
+            return None
+    return StoredLayer(weights, bias, float(kind.scale.reshape(())))
+
+
+def _operand(graph: Graph, node: Node, index: int) -> _Operand | None:
+    tensor = node.inputs[index]
+    writer = None if tensor.is_empty() else graph.producer(tensor)
+    if writer is None or writer.op != DEQUANTIZE or len(graph.readers(tensor)) > 1:
+        return None
+    stored, kind = graph.constant(writer.inputs[0]), stored_as(graph, writer)
+    if stored is None or kind is None or kind.scale.ndim > 1 or graph.is_output(tensor):
+        return None
+    axis = int(writer.attrs.get("axis", 1)) % max(stored.ndim, 1)
+    return None if kind.zero_point.any() else _Operand(stored, kind, axis)

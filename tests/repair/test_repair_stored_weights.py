@@ -1,0 +1,76 @@
+"""The repair of models whose weights are stored in int8."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from quantized_networks import FEEDS, floating, quantized, samples_for
+
+from actcc.graph import Graph
+from actcc.graph.pairs import stored_as
+from actcc.pass_api import apply_candidates, find_sites
+from actcc.passes.swap_quantized_activation import SwapQuantizedActivation
+from actcc.repair import repair
+from actcc.repair.stored import with_real_weights, with_stored_weights
+from actcc.runtime import run, session
+from actcc.targets import load_target
+
+
+def outputs(graph: Graph) -> list[np.ndarray]:
+    runner = session(graph, optimise=False)
+    return [run(runner, {"x": values})["y"] for values in FEEDS]
+
+
+def with_relu(graph: Graph) -> Graph:
+    swap = SwapQuantizedActivation()
+    found = find_sites(graph, [swap], load_target("cpu"), samples=samples_for(graph))
+    (site,) = found.sites
+    return apply_candidates(graph, [swap], [(site, "Relu")])
+
+
+@pytest.mark.parametrize("element", ["uint8", "int8"])
+def test_weights_that_are_left_alone_stay_bit_for_bit(element, tmp_path):
+    graph = quantized(floating(), tmp_path, element)
+    real, layers = with_real_weights(graph)
+    assert set(layers) == {node.name for node in graph.nodes("Conv")}
+    assert all(real.constant(node.inputs[1]) is not None for node in real.nodes("Conv"))
+    np.testing.assert_array_equal(outputs(real), outputs(graph))
+    again = with_stored_weights(real, layers)
+    for before, after in zip(graph.nodes("Conv"), again.nodes("Conv"), strict=True):
+        for one, other in zip(before.inputs[1:], after.inputs[1:], strict=True):
+            writers = graph.producer(one), again.producer(other)
+            assert stored_as(graph, writers[0]).same(stored_as(again, writers[1]))
+            stored = graph.constant(writers[0].inputs[0]), again.constant(writers[1].inputs[0])
+            np.testing.assert_array_equal(*stored)
+
+
+def test_what_a_swap_loses_is_made_good_in_int8(tmp_path):
+    graph = quantized(floating(), tmp_path)
+    rewritten = with_relu(graph)
+    found = repair(graph, rewritten, samples_for(graph), threads=1)
+    assert len(found.layers) == 2
+    assert not found.refused
+    wanted = np.array(outputs(graph))
+    naive, repaired = (
+        np.square(np.array(outputs(g)) - wanted).mean() for g in (rewritten, found.graph)
+    )
+    assert repaired < naive / 3
+    for node in found.graph.nodes("Conv"):
+        weights = stored_as(found.graph, found.graph.producer(node.inputs[1]))
+        assert weights.zero_point.dtype == np.int8
+        stored = found.graph.constant(found.graph.producer(node.inputs[1]).inputs[0])
+        assert np.abs(stored).max() <= 64  # the quantizer had reduced its range to 7 bits
+
+
+def test_weights_with_a_zero_point_are_left_alone_with_the_reason(tmp_path):
+    graph = quantized(floating(), tmp_path)
+    for node in graph.nodes("Conv"):
+        writer = graph.producer(node.inputs[1])
+        stored = graph.constant(writer.inputs[0]).astype(np.int16) + 128
+        graph.set_input(writer, 0, stored.astype(np.uint8))
+        graph.set_input(writer, 2, np.full(stored.shape[0], 128, np.uint8))
+    rewritten = with_relu(graph)
+    found = repair(graph, rewritten, samples_for(graph), threads=1)
+    assert not found.layers
+    assert all("without a zero point" in reason for reason in found.refused.values())
+    np.testing.assert_array_equal(outputs(found.graph), outputs(rewritten))

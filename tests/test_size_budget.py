@@ -11,9 +11,10 @@ from every_rewrite import Immediately
 from networks import images, residual_network
 
 from actcc.apply import apply_plan
-from actcc.budget import Budget
+from actcc.budget import Budget, parse_drop
 from actcc.errors import InfeasibleError
 from actcc.graph.size import file_bytes
+from actcc.pareto import pareto_front
 from actcc.pipeline import optimize as run_pipeline
 from actcc.plan import Plan
 from actcc.repair import RepairMethod
@@ -81,3 +82,19 @@ def test_without_a_size_budget_weights_stay_as_they_are(model: Path) -> None:
     result = optimize(model, Budget.parse(max_drop="10%"))
     assert not {"int8", "float16"} & set(result.plan.chosen.values())
     assert all(c.size_bytes is None for site in result.plan.sites for c in site.candidates)
+
+
+def test_every_point_of_a_front_keeps_the_size(model: Path) -> None:
+    front = pareto_front(
+        model,
+        "npu1",
+        drops=[parse_drop("10%")],
+        budget=Budget.parse(max_size="60%"),
+        calibration=model.parent / "calib.npz",
+        max_trials=1,
+        executor=Immediately(),
+    )
+    original, *points = front.rows
+    assert original.size_bytes == model.stat().st_size
+    assert points
+    assert all(point.size_bytes <= 0.6 * original.size_bytes for point in points)

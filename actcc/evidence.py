@@ -48,10 +48,10 @@ def gather_evidence(
     """
     from actcc.price_cache import default_cache_path
 
-    target, budget, estimator = job.target, job.budget, job.estimator
+    target, budget = job.target, job.budget
     folder = default_folder() if job.cache else None
     if job.data is not None:
-        require_ranking(estimator, graph, job.data.calibration, job.metric.name, folder)
+        require_ranking(job.estimator, graph, job.data.calibration, job.metric.name, folder)
     with job.progress.stage("Timing the model"):
         before, timing = target.backend.time_models([baseline, graph], _feeds(job.data))
     location: Path | None = default_cache_path() if job.cache else None
@@ -60,12 +60,8 @@ def gather_evidence(
         graph, sites, prices, job.passes, target, job.executor, job.progress, location
     )
     sizes = _sizes(job, graph, sites)
-    estimates: Estimates | None = None
-    if job.data is not None:
-        worth = [_worth_estimating(site, prices[site.id], groups, sizes, budget) for site in sites]
-        subject = _subject(job, job.data, graph, worth)
-        chosen = choose_estimator(estimator, subject, job.metric.name, folder)
-        estimates, estimator = chosen.losses(subject), chosen.name
+    worth = [_worth_estimating(site, prices[site.id], groups, sizes, budget) for site in sites]
+    estimates, estimator = _losses(job, graph, worth, folder)
     memory: tuple[MemoryStep, ...] = ()
     if budget.max_memory is not None:
         memory = _live_memory(job, graph, sites, prices, (before, timing))
@@ -85,6 +81,17 @@ def gather_evidence(
         file_bytes(job.source),
         model_bytes(graph),
     )
+
+
+def _losses(
+    job: Job, graph: Graph, sites: Sequence[OfferedSite], folder: Path | None
+) -> tuple[Estimates | None, str]:
+    """What candidates lose, and the estimator that says so; no losses where there is no data."""
+    if job.data is None:
+        return None, job.estimator
+    subject = _subject(job, job.data, graph, sites)
+    chosen = choose_estimator(job.estimator, subject, job.metric.name, folder)
+    return chosen.losses(subject), chosen.name
 
 
 def _sizes(job: Job, graph: Graph, sites: Sequence[OfferedSite]) -> SiteSizes:

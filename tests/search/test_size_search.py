@@ -1,4 +1,4 @@
-"""Where size counts: what is better, what is proposed, and what files that turn out larger teach."""
+"""Where size counts: what is better and proposed, and what files teach that turn out larger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where size counts: what is better and proposed, and what files teach that turn out larger."""
+"""Where size counts: what is better, what is proposed, and what larger files teach."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from actcc.calibration import SampleSet
 from actcc.errors import PassError
 from actcc.graph import Graph
-from actcc.int8_rounding import round_to_reference
+from actcc.int8_rounding import quantize_network
 from actcc.pass_api import Pass, apply_candidates, sites_of
 from actcc.site import OfferedSite, Site
 
@@ -69,9 +69,11 @@ def rewrite_network(
         return network
 
     unrepaired = functools.partial(finished, rewritten) if repairs else None
-    result = finished(repaired)
-    if repair is not None and samples is not None and result is not repaired:
-        result = round_to_reference(repaired, result, samples)
+    quantizes = any(pair[0].pass_name in names for pair in chosen)
+    if quantizes and repair is not None and samples is not None:
+        result = quantize_network(repaired, finished, samples)
+    else:
+        result = finished(repaired)
     return Rewritten(result, unrepaired, _exact(chosen))
 
 

@@ -9,7 +9,7 @@ from networks import Builder, images, residual_network
 
 from actcc.calibration import SampleSet, load_samples
 from actcc.graph import Graph
-from actcc.int8_rounding import fit_int8_weights, round_to_reference
+from actcc.int8_rounding import fit_int8_weights, quantize_network, round_to_reference
 from actcc.pass_api import OfferedSite, apply_candidates, find_sites
 from actcc.passes.quantize_layers import QuantizeLayers
 from actcc.quantization.int8_layers import find_int8_layers, with_real_weights
@@ -135,6 +135,39 @@ def test_a_network_that_cannot_gain_stays_as_it_is(monkeypatch: pytest.MonkeyPat
     losses = "actcc.int8_rounding._losses"
     monkeypatch.setattr(losses, lambda *_: [0.1, 0.1])
     assert round_to_reference(graph, nearest, samples) is nearest
+
+
+def unlike_network() -> Graph:
+    """A depthwise convolution whose channels are very different from each other."""
+    build = Builder()
+    x = build.conv("images", 3, 16)
+    unlike = np.logspace(-1, 2, 16)[:, None, None, None]
+    build.nodes[-1].input[1] = build.weight(unlike * build.random.standard_normal((16, 3, 3, 3)))
+    x = build.conv(build.add("Relu", x), 16, 16, groups=16)
+    weights = build.random.standard_normal((16, 1, 3, 3)) / unlike
+    build.nodes[-1].input[1] = build.weight(weights)
+    x = build.conv(build.add("Relu", x), 16, 4)
+    build.nodes[-1].output[0] = "y"
+    return Graph.load(build.model((1, 3, 16, 16), {"y": (1, 4, 16, 16)}))
+
+
+def test_channels_that_are_unlike_are_made_alike_first() -> None:
+    graph = unlike_network()
+    samples = seen(graph)
+    alone = round_to_reference(graph, quantized(graph, samples), samples)
+    found = quantize_network(graph, lambda one: quantized(one, samples), samples)
+    others = seen(graph, 16, seed=7)
+    assert error(found, graph, others) < 0.3 * error(alone, graph, others)
+
+
+def test_channels_stay_where_held_out_samples_gain_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = unlike_network()
+    samples = seen(graph, 6)
+    nearest = quantized(graph, samples)
+    monkeypatch.setattr("actcc.int8_rounding._losses", lambda *_: [0.1, 0.1])
+    assert error(quantize_network(graph, lambda _: nearest, samples), nearest, samples) == 0
 
 
 def test_plans_are_rounded_where_the_repair_is_on() -> None:

@@ -17,6 +17,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,12 @@ from actcc.accuracy.metric import Metric
 from actcc.calibration import SampleSet, load_samples
 from actcc.calibration.labels import label_samples
 from actcc.graph import Array, Graph
-from actcc.int8_rounding import fit_int8_weights, round_to_reference
+from actcc.int8_rounding import fit_int8_weights, quantize_network
 from actcc.normalize import normalize
 from actcc.pass_api import Pass, apply_candidates, find_sites
 from actcc.passes.quantize_layers import QuantizeLayers
 from actcc.passes.swap_activation import SwapActivation
+from actcc.quantization.equalisation import equalised, find_pairs
 from actcc.quantization.int8_layers import find_int8_layers
 from actcc.quantization.layer_fit import FitSteps
 from actcc.repair import RepairMethod
@@ -42,7 +44,7 @@ WAYS = {
     "bias correction": FitSteps(refit=False, together=False),
     "rounded together": FitSteps(refit=False, bias=False),
     "rounded together, bias correction": FitSteps(refit=False),
-    "all, unguarded": FitSteps(),
+    "re-fitted, rounded together, bias correction": FitSteps(),
 }
 Outputs = dict[str, Array]
 
@@ -61,10 +63,15 @@ def rewritten(
     return apply_candidates(graph, [found], chosen)
 
 
+def quantized(graph: Graph, target: str, samples: SampleSet) -> Graph:
+    """All in int8 that can be, each weight rounded to the nearest."""
+    return rewritten(graph, QuantizeLayers(), target, samples, None)
+
+
 def networks(reference: Graph, target: str, fit: SampleSet) -> Iterator[tuple[str, Graph, float]]:
     """The network in int8 in several ways, and the seconds that each took."""
     begin = time.perf_counter()
-    nearest = rewritten(reference, QuantizeLayers(), target, fit, None)
+    nearest = quantized(reference, target, fit)
     yield "rounded to the nearest", nearest, time.perf_counter() - begin
     layers = find_int8_layers(reference, nearest)
     for name, steps in WAYS.items():
@@ -72,7 +79,13 @@ def networks(reference: Graph, target: str, fit: SampleSet) -> Iterator[tuple[st
         found = fit_int8_weights(reference, nearest, fit.choose(24, seed=0), layers, steps)
         yield name, found, time.perf_counter() - begin
     begin = time.perf_counter()
-    yield "as actcc does", round_to_reference(reference, nearest, fit), time.perf_counter() - begin
+    pairs = find_pairs(reference, {layer.reference.node for layer in layers})
+    alike = equalised(reference, pairs, fit.choose(8, seed=0)) if pairs else reference
+    other = quantized(alike, target, fit) if pairs else nearest
+    yield f"equalised ({len(pairs)} pairs)", other, time.perf_counter() - begin
+    begin = time.perf_counter()
+    found = quantize_network(reference, partial(quantized, target=target, samples=fit), fit)
+    yield "all, where held-out images gain", found, time.perf_counter() - begin
 
 
 def outputs(graph: Graph, samples: SampleSet) -> list[Outputs]:

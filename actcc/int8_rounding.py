@@ -38,7 +38,7 @@ from actcc.tasks import default_workers
 
 _MOST_FITTED, _MOST_HELD_OUT, _HELD_OUT_SHARE = 24, 12, 1 / 3
 _MOST_OBSERVED = 8
-_LEAST_ROWS, _ROWS_A_COLUMN = 4096, 12
+_LEAST_ROWS, _ROWS_A_COLUMN = 2048, 8
 
 
 def quantize_network(
@@ -100,7 +100,7 @@ def fit_int8_weights(
 ) -> Graph:
     """A copy of the network in int8 with other numbers in the weights and biases of its layers.
 
-    A layer keeps its numbers where a value that it reads or gives is not finite.
+    A layer keeps its numbers where what it reads or gives is not finite, or so large that its square is not.
 
     Args:
         samples: all of which the layers are fitted to.
@@ -133,7 +133,7 @@ def fit_int8_weights(
             rows = _rows(place, layer, held, theirs, ours, len(samples))
             theirs.release(layer.wanted)
             ours.release(held.reads)
-            if rows and all(part.finite for part in rows):
+            if rows and all(part.is_finite for part in rows):
                 _round(layer, held, rows, result, ours, steps)
     return result
 

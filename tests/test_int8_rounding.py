@@ -185,9 +185,10 @@ def test_plans_are_rounded_where_the_repair_is_on() -> None:
     assert error(on, graph, samples) < error(off, graph, samples)
 
 
-def test_a_layer_that_overflows_keeps_its_numbers() -> None:
+@pytest.mark.parametrize("weight", [3e38, 1e30])
+def test_a_layer_that_overflows_keeps_its_numbers(weight: float) -> None:
     build = Builder()
-    x = build.add("Conv", "images", build.weight(np.full((4, 3, 1, 1), 3e38)))
+    x = build.add("Conv", "images", build.weight(np.full((4, 3, 1, 1), weight)))
     bounds = [build.weight(np.array(bound)) for bound in (0.0, 6.0)]
     build.add("Clip", x, *bounds, output="y")
     graph = Graph.load(build.model((1, 3, 16, 16), {"y": (1, 4, 16, 16)}))

@@ -25,7 +25,7 @@ from actcc.graph import Array
 from actcc.quantization.distribution import Range
 from actcc.quantization.rounding import round_weights
 
-_STRENGTHS = (3.0, 0.3)
+_STRENGTH = 1.0
 _LEAST_SHARE = 1e-3
 _SMALLEST = 1e-12
 _SHIFTS = 4
@@ -63,9 +63,11 @@ class Rows:
     wanted: Array
 
     @property
-    def finite(self) -> bool:
-        """Whether all values are."""
-        return bool(np.isfinite(self.inputs).all() and np.isfinite(self.wanted).all())
+    def is_finite(self) -> bool:
+        """Whether all values and the sums of their squares are."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = [np.vdot(values, values) for values in (self.inputs, self.wanted)]
+        return bool(np.isfinite(squares).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +105,10 @@ def fit_rounded(
     whole = parts[0] if len(parts) < 2 else parts[0].plus(parts[1])
     weights = problem.matrix
     if len(parts) > 1 and steps.refit:
-        tried = [weights, *(parts[0].solve(weights, strength) for strength in _STRENGTHS)]
-        errors = [_missed(problem, one, samples[:half], samples[half:]) for one in tried]
-        best = int(np.argmin(errors))
-        weights = weights if best == 0 else whole.solve(weights, _STRENGTHS[best - 1])
+        fitted = parts[0].solve(weights)
+        missed = [_missed(problem, w, samples[:half], samples[half:]) for w in (weights, fitted)]
+        if missed[1] < missed[0]:
+            weights = whole.solve(weights)
     if steps.together:
         numbers = round_weights(whole.gram, weights, problem.steps, problem.highest)
     else:
@@ -161,12 +163,12 @@ class _Sums:
         """[groups, columns, columns]"""
         return self._free_of_mean(self.squares, self.inputs)
 
-    def solve(self, anchor: Array, strength: float) -> Array:
+    def solve(self, anchor: Array) -> Array:
         """The ridge fit, [groups, columns, outputs]."""
         gram = self.gram
         diagonal = np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0)
         mean = np.maximum(diagonal.mean(axis=1, keepdims=True), _SMALLEST)
-        ridge = strength * np.maximum(np.sqrt(mean * diagonal), _LEAST_SHARE * mean)
+        ridge = _STRENGTH * np.maximum(np.sqrt(mean * diagonal), _LEAST_SHARE * mean)
         left = gram + ridge[:, :, None] * np.eye(gram.shape[1])
         right = self._free_of_mean(self.cross, self.wanted) - np.matmul(gram, anchor)
         solved: Array = anchor + np.linalg.solve(left, right)

@@ -38,6 +38,8 @@ from actcc.tasks import default_workers
 
 _MOST_FITTED, _MOST_HELD_OUT, _HELD_OUT_SHARE = 24, 12, 1 / 3
 _MOST_OBSERVED = 8
+# Of the loss that making channels alike has to save: less than that is chance.
+_LEAST_GAIN = 0.1
 _LEAST_ROWS, _ROWS_A_COLUMN = 2048, 8
 
 
@@ -63,7 +65,7 @@ def quantize_network(
     alike = equalised(reference, pairs, seen.choose(_MOST_OBSERVED, seed=0))
     other = quantize(alike)
     before, after = _losses(reference, (plain, other), held_out)
-    if after < before:
+    if after < (1 - _LEAST_GAIN) * before:
         return round_to_reference(alike, other, samples)
     return round_to_reference(reference, plain, samples)
 
@@ -100,7 +102,7 @@ def fit_int8_weights(
 ) -> Graph:
     """A copy of the network in int8 with other numbers in the weights and biases of its layers.
 
-    A layer keeps its numbers where what it reads or gives is not finite, or so large that its square is not.
+    A layer keeps its numbers where what it reads or gives, or its square, is not finite.
 
     Args:
         samples: all of which the layers are fitted to.

@@ -105,7 +105,7 @@ def _rewritten(
         assert samples is not None
         return method.run(before, after, samples, seed=plan.seed).graph
 
-    repair = repaired if repairs else None
+    repair = repaired if method.name != "none" and samples is not None else None
     return rewrite_network(graph, passes, chosen, repair=repair, samples=samples).graph
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from actcc.calibration import SampleSet
 from actcc.errors import PassError
 from actcc.graph import Graph
+from actcc.int8_rounding import quantize_network
 from actcc.pass_api import Pass, apply_candidates, sites_of
 from actcc.site import OfferedSite, Site
 
@@ -42,15 +43,17 @@ def rewrite_network(
 ) -> Rewritten:
     """A copy of the graph with the chosen candidates applied, and repaired.
 
-    Late passes come last: their sites are found and observed again in the repaired network.
+    Late passes come last: their sites are found and observed again in the repaired network. What
+    they put into int8 is rounded with a view to that network, where anything is repaired at all.
 
     Args:
         repair: None where nothing is repaired.
-        samples: what late passes observe.
+        samples: what late passes observe, and what is rounded is fitted to.
 
     Raises:
         PassError: a pass left the graph invalid, or a site of a late pass is gone.
         RepairError: the repair cannot run the network.
+        ModelError: the runtime cannot.
     """
     late = [found for found in passes if found.late]
     names = {found.name for found in late}
@@ -66,7 +69,12 @@ def rewrite_network(
         return network
 
     unrepaired = functools.partial(finished, rewritten) if repairs else None
-    return Rewritten(finished(repaired), unrepaired, _exact(chosen))
+    quantizes = any(pair[0].pass_name in names for pair in chosen)
+    if quantizes and repair is not None and samples is not None:
+        result = quantize_network(repaired, finished, samples)
+    else:
+        result = finished(repaired)
+    return Rewritten(result, unrepaired, _exact(chosen))
 
 
 def _exact(chosen: Chosen) -> bool:

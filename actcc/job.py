@@ -27,7 +27,7 @@ from actcc.graph import Graph, content_hash, static_types
 from actcc.graph.files import staging_folder
 from actcc.journal import Journal, run_key
 from actcc.pass_api import Pass, select_passes
-from actcc.progress import PRICING, Progress, Silent, Timed
+from actcc.progress import PRICING, PRICING_TOGETHER, Progress, Silent, Timed
 from actcc.repair import MOST_SAMPLES, RepairMethod
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool
@@ -89,7 +89,9 @@ class Job:
         Prices come on top of the time limit: without them nothing can be tried, and the next run of
         the same network has them already.
         """
-        return self.started + self.effort.time_limit_s + self.progress.seconds.get(PRICING, 0.0)
+        seconds = self.progress.seconds
+        priced = sum(seconds.get(stage, 0.0) for stage in (PRICING, PRICING_TOGETHER))
+        return self.started + self.effort.time_limit_s + priced
 
     @property
     def estimates_deadline(self) -> float:

@@ -17,7 +17,7 @@ from actcc.graph import Graph
 from actcc.pass_api import Group, Pass, apply_pass
 from actcc.prices import Price
 from actcc.pricing import SitePrices, price_sites
-from actcc.progress import Progress
+from actcc.progress import PRICING_TOGETHER, Progress
 from actcc.site import Candidate, OfferedSite, Refusal, Site
 from actcc.targets import Target
 
@@ -55,8 +55,9 @@ def price_neighbours(
     if not groups:
         return ()
     together = _Together(groups, passes)
+    sites = list(together.offered)
     found = price_sites(
-        graph, list(together.offered), [together], target, executor, progress, cache
+        graph, sites, [together], target, executor, progress, cache, stage=PRICING_TOGETHER
     )
     costs: dict[_Members, int] = {}
     pairs_first = sorted(zip(together.offered, groups, strict=True), key=lambda one: len(one[1]))

@@ -47,8 +47,14 @@ def price_sites(
     executor: Executor,
     progress: Progress,
     cache: Path | None,
+    *,
+    stage: str = PRICING,
 ) -> dict[str, SitePrices]:
-    """Prices by site id and candidate name; every candidate of every site has an entry."""
+    """Prices by site id and candidate name; every candidate of every site has an entry.
+
+    Args:
+        stage: what the progress calls it.
+    """
     backend = target.backend
     kept = cache if cache is not None and backend.cacheable and PriceCache(cache).usable() else None
     if isinstance(backend, NetworkBackend):
@@ -63,7 +69,7 @@ def price_sites(
     tasks = [PriceTask(target.profile, g.query, kept) for g in groups]
     # Measurements would disturb each other; the rest is arithmetic and runs wherever there is room.
     measured = backend.source == "measured"
-    with progress.stage(PRICING, len(tasks)) as advance:
+    with progress.stage(stage, len(tasks)) as advance:
         answers = map_tasks(
             executor, run_price_task, tasks, advance, concurrency=1 if measured else None
         )

@@ -11,6 +11,7 @@ from typing import Protocol
 Advance = Callable[[], None]
 # The stage that does not count against a time limit.
 PRICING = "Pricing candidates"
+PRICING_TOGETHER = "Pricing them together"
 
 
 class Progress(Protocol):

@@ -23,6 +23,14 @@ Range = tuple[float, float]
 class TfliteBackend(Backend, Protocol):
     """A backend whose device loads TFLite files."""
 
+    def ready_for_int8(self, model: Graph, samples: Sequence[Sample]) -> Graph:
+        """The model, or one that computes the same and loses less in int8.
+
+        Raises:
+            ModelError: the model cannot be run on the samples.
+            PricingError: a sample leads to a value that no range holds.
+        """
+
     def int8_ranges(self, model: Graph, samples: Sequence[Sample]) -> Mapping[str, Range]:
         """The least and the greatest value that int8 is to stand for, by tensor.
 
@@ -87,7 +95,8 @@ class TfliteFiles:
             PricingError: an operator cannot be lowered or compiled, or a sample leads to a value
                 that int8 cannot stand for.
         """
-        graph, backend = normalize(model, skip=self.skip).graph, self._backend
+        backend = self._backend
+        graph = backend.ready_for_int8(normalize(model, skip=self.skip).graph, self._samples)
         ranges = backend.int8_ranges(graph, self._samples)
         if self.fit.name != "none":
             steps = backend.int8_steps(graph, ranges)

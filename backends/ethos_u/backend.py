@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from actcc.backends.ethos_u.equalization import equalized
 from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.live_memory import live_memory
 from actcc.backends.ethos_u.lowering import lower
@@ -180,6 +181,16 @@ class EthosUBackend:
             for name, layer in zip(_owners(found, compiled), compiled.layers, strict=True)
             if layer.cycles
         ]
+
+    def ready_for_int8(self, model: Graph, samples: Sequence[Sample]) -> Graph:
+        """The model with channels of like range in front of depthwise convolutions.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model on the samples.
+            PricingError: a sample leads to a value that is not finite.
+        """
+        folded = without_batch_norms(model)
+        return equalized(folded, observed_ranges(folded, samples), samples)
 
     def int8_ranges(self, model: Graph, samples: Sequence[Sample]) -> Mapping[str, Range]:
         """The range of least error over the samples, by tensor.

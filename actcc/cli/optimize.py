@@ -25,7 +25,6 @@ from actcc.cli.options import (
     resume_option,
     search_option,
     target_option,
-    wanted_passes,
     work_options,
 )
 from actcc.effort import PRESETS
@@ -149,7 +148,8 @@ def optimize_command(**options: Any) -> None:
         input_shapes=parse_shapes(options["shapes"]),
         plugins=options["plugins"],
         skip=options["skip"],
-        also=wanted_passes(options),
+        also=options["also"],
+        precision=options["precision"],
         estimator=options["estimator"],
         repair=repair_method(options),
         search=options["search"],

@@ -36,6 +36,7 @@ from actcc.prices import (
 )
 from actcc.quantization import Range, observed_ranges
 from actcc.site import KEEP
+from actcc.tflite import TfliteModel
 
 
 @dataclass(frozen=True)
@@ -146,18 +147,7 @@ class EthosUBackend:
         """
         del feeds
         found = [self._compile(lowered(graph)) for graph in models]
-        return [
-            Timing(
-                latency_ns=compiled.latency_ns,
-                noise_ns=0.0,
-                source=self.source,
-                tool=self.tool,
-                peak_bytes=compiled.memory_bytes.get("sram", 0),
-                ratio=compiled.cycles / found[0].cycles,
-                dram_bytes=compiled.memory_bytes.get("dram", 0),
-            )
-            for compiled in found
-        ]
+        return [self._timing(compiled, found[0]) for compiled in found]
 
     def memory(self, model: Graph) -> MemoryProfile:
         """Live bytes at each node in int8, before Vela overlaps and spills.
@@ -214,14 +204,34 @@ class EthosUBackend:
             if tensor.name in network.origin and tensor.quantization is not None
         }
 
-    def tflite_files(self, model: Graph, ranges: Mapping[str, Range]) -> tuple[bytes, bytes]:
-        """The model in int8 with these ranges, and what Vela makes of it.
+    def tflite_model(self, model: Graph, ranges: Mapping[str, Range]) -> TfliteModel:
+        """The model in int8 with these ranges, what Vela makes of it, and what it says of that.
 
         Raises:
             PricingError: TFLite or Vela does not know an operator.
         """
-        written = write_flatbuffer(lower(without_batch_norms(model), ranges))
-        return written, compile_network(written, self.settings, keep=True).model
+        network = lower(without_batch_norms(model), ranges)
+        written = write_flatbuffer(network)
+        compiled = compile_network(written, self.settings, keep=True)
+        return TfliteModel(
+            written,
+            compiled.model,
+            self._timing(compiled, compiled),
+            tuple(tensor.name for tensor in model.inputs),
+            tuple(tensor.name for tensor in model.outputs),
+            network.orders,
+        )
+
+    def _timing(self, compiled: Compiled, first: Compiled) -> Timing:
+        return Timing(
+            latency_ns=compiled.latency_ns,
+            noise_ns=0.0,
+            source=self.source,
+            tool=self.tool,
+            peak_bytes=compiled.memory_bytes.get("sram", 0),
+            ratio=compiled.cycles / first.cycles,
+            dram_bytes=compiled.memory_bytes.get("dram", 0),
+        )
 
     def _compile(self, found: Lowered) -> Compiled:
         key = _key(found)

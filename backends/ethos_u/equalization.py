@@ -218,7 +218,8 @@ def _observed(
         spread = variance[chain.depthwise.outputs[0].name] / len(samples)
         energy = np.square(weights, dtype=np.float64).reshape(len(weights), -1).sum(axis=1)
         share = energy / np.maximum(spread, spread.mean() * 1e-4 + 1e-12)
-        found[chain.layer.name] = Channels(*ends, share.reshape(len(ends[0][0]), -1).sum(axis=1))
+        counts = share.reshape(len(ends[0][0]), -1).sum(axis=1)
+        found[chain.layer.name] = Channels(ends[0], ends[1], counts)
     return found
 
 
@@ -253,4 +254,4 @@ def _is_named(graph: Graph, tensor: Tensor) -> bool:
 
 
 def _along_first(factors: Array, weights: Array) -> Array:
-    return np.float32(factors).reshape(-1, *(1,) * (weights.ndim - 1))
+    return factors.astype(np.float32).reshape(-1, *(1,) * (weights.ndim - 1))

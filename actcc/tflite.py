@@ -29,7 +29,7 @@ class TfliteModel:
     """An ONNX network as a TFLite file; picklable.
 
     Attributes:
-        content: of the .tflite file, whose inputs and outputs are int8.
+        content: of the .tflite file, whose inputs are int8, and whose outputs int8 or int16.
         compiled: what the device's compiler makes of it.
         timing: what the compiler says of it.
         inputs, outputs: names in the ONNX network, in order.

@@ -192,7 +192,7 @@ class EthosUBackend:
         return observed_ranges(without_batch_norms(model), samples)
 
     def int8_steps(self, model: Graph, ranges: Mapping[str, Range]) -> dict[str, tuple[float, int]]:
-        """Scale and zero point of each tensor of the model that the device stores, by name.
+        """Scale and zero point of each tensor of the model that the device stores in int8.
 
         Raises:
             PricingError: TFLite does not know an operator.
@@ -201,7 +201,9 @@ class EthosUBackend:
         return {
             network.origin[tensor.name]: (tensor.quantization.scale, tensor.quantization.zero_point)
             for tensor in network.tensors
-            if tensor.name in network.origin and tensor.quantization is not None
+            if tensor.name in network.origin
+            and tensor.quantization is not None
+            and not tensor.quantization.wide
         }
 
     def tflite_model(self, model: Graph, ranges: Mapping[str, Range]) -> TfliteModel:

@@ -17,6 +17,7 @@ from actcc.budget import Budget
 from actcc.calibration import load_samples
 from actcc.graph import Array, Graph
 from actcc.pareto import pareto_front
+from actcc.pass_api import select_passes
 from actcc.pipeline import optimize
 from actcc.result import Result
 from actcc.runtime import run, session
@@ -24,6 +25,12 @@ from actcc.verify import Verifier
 
 pytestmark = pytest.mark.usefixtures("simplify_here")
 Optimize = Callable[..., Result]
+# Each candidate and each trial is a run of Vela.
+FEW: dict[str, object] = {
+    "executor": Immediately(),
+    "max_trials": 1,
+    "passes": [found for found in select_passes(None) if found.name == "swap-activation"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +81,7 @@ def run_on(model: Path) -> Optimize:
             "budget": Budget.parse(max_drop="30%"),
             "calibration": model.with_name("calibration.npz"),
             "evaluation": model.with_name("evaluation.npz"),
-            "executor": Immediately(),
-            "max_trials": 2,
+            **FEW,
             **named,
         }
         return optimize(model, "ethos-u55-256", **arguments)  # type: ignore[arg-type]
@@ -187,8 +193,7 @@ def test_every_point_of_a_front_is_verified_in_int8(model: Path) -> None:
         drops=[Budget.parse(max_drop="30%").drop_limit],
         calibration=model.with_name("calibration.npz"),
         evaluation=model.with_name("evaluation.npz"),
-        executor=Immediately(),
-        max_trials=2,
+        **FEW,  # type: ignore[arg-type]
     )
     assert len(front.points) > 1
     for point in front.points:

@@ -204,5 +204,6 @@ class _Writer:
 
 def _element(tensor: FlatTensor) -> type:
     if tensor.data is not None:
-        return tensor.data.dtype.type
+        found: type = tensor.data.dtype.type
+        return found
     return np.int16 if tensor.quantization is not None and tensor.quantization.wide else np.int8

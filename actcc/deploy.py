@@ -9,12 +9,13 @@ from typing import Protocol, runtime_checkable
 
 from actcc.calibration import Sample, SampleSet
 from actcc.errors import DataError, TargetError
-from actcc.graph import Graph
+from actcc.graph import Graph, content_hash
 from actcc.int8_fit import Steps, fit_to_int8
 from actcc.normalize import normalize
 from actcc.prices import Backend
-from actcc.repair import RepairMethod
+from actcc.repair import MOST_SAMPLES, RepairMethod
 from actcc.targets import Target
+from actcc.tflite import TfliteModel
 
 Range = tuple[float, float]
 
@@ -22,6 +23,14 @@ Range = tuple[float, float]
 @runtime_checkable
 class TfliteBackend(Backend, Protocol):
     """A backend whose device loads TFLite files."""
+
+    def ready_for_int8(self, model: Graph, samples: Sequence[Sample]) -> Graph:
+        """The model, or one that computes the same and loses less in int8.
+
+        Raises:
+            ModelError: the model cannot be run on the samples.
+            PricingError: a sample leads to a value that no range holds.
+        """
 
     def int8_ranges(self, model: Graph, samples: Sequence[Sample]) -> Mapping[str, Range]:
         """The least and the greatest value that int8 is to stand for, by tensor.
@@ -38,7 +47,7 @@ class TfliteBackend(Backend, Protocol):
             PricingError: an operator cannot be lowered.
         """
 
-    def tflite_files(self, model: Graph, ranges: Mapping[str, Range]) -> tuple[bytes, bytes]:
+    def tflite_model(self, model: Graph, ranges: Mapping[str, Range]) -> TfliteModel:
         """The model in int8, and the same file as the device's compiler makes it.
 
         Raises:
@@ -53,9 +62,10 @@ def tflite_paths(output: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class TfliteFiles:
-    """What writes the TFLite files of a model; made before anything long begins.
+    """What makes models int8 files for a target; made before anything long begins.
 
     Attributes:
+        samples: for ranges and weights; the first 64 are used.
         skip: names of normalizing passes to leave out.
         fit: how weights are fitted to feature maps in int8; not at all for the method "none".
 
@@ -68,6 +78,9 @@ class TfliteFiles:
     samples: SampleSet | None
     skip: tuple[str, ...] = ()
     fit: RepairMethod = field(default_factory=RepairMethod)
+    _made: dict[str, TfliteModel] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.target.backend, TfliteBackend):
@@ -80,19 +93,26 @@ class TfliteFiles:
                 "--emit-tflite: int8 ranges are taken from calibration samples; give --calib"
             )
 
-    def of(self, model: Graph) -> tuple[bytes, bytes]:
-        """Contents of the files, in the order of `tflite_paths`.
+    def of(self, model: Graph) -> TfliteModel:
+        """The model in int8; the same model always gives the same files, and is made once.
 
         Raises:
             PricingError: an operator cannot be lowered or compiled, or a sample leads to a value
                 that int8 cannot stand for.
         """
-        graph, backend = normalize(model, skip=self.skip).graph, self._backend
+        key = content_hash(model)
+        if key not in self._made:
+            self._made[key] = self._make(model)
+        return self._made[key]
+
+    def _make(self, model: Graph) -> TfliteModel:
+        backend = self._backend
+        graph = backend.ready_for_int8(normalize(model, skip=self.skip).graph, self._samples)
         ranges = backend.int8_ranges(graph, self._samples)
         if self.fit.name != "none":
             steps = backend.int8_steps(graph, ranges)
             graph = fit_to_int8(graph, steps, self._samples, self.fit)
-        return backend.tflite_files(graph, ranges)
+        return backend.tflite_model(graph, ranges)
 
     def check(self, graph: Graph) -> None:
         """Whether there can be files of a graph that the normalizing passes have seen.
@@ -101,7 +121,7 @@ class TfliteFiles:
             PricingError: as `of`.
         """
         ranges = self._backend.int8_ranges(graph, self._samples)
-        self._backend.tflite_files(graph, ranges)
+        self._backend.tflite_model(graph, ranges)
 
     @property
     def _backend(self) -> TfliteBackend:
@@ -112,4 +132,4 @@ class TfliteFiles:
     @property
     def _samples(self) -> SampleSet:
         assert self.samples is not None
-        return self.samples
+        return self.samples.take(MOST_SAMPLES)

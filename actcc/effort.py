@@ -6,7 +6,9 @@ shows these in its help.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from actcc.errors import BudgetError
 
@@ -48,6 +50,22 @@ FRONT_EFFORT = PRESETS["default"].but(24, 1800.0)
 STRATEGY_NAMES = ("cpsat", "greedy", "random", "optuna")
 # How `actcc.repair` re-fits weights; it takes the runtime to load.
 REPAIR_METHODS = ("closed-form", "distill", "none")
+# What the result runs in, and names of passes, off by default, that this asks for.
+PRECISIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"auto": (), "float": (), "mixed": ("quantize-layers",)}
+)
+
+
+def check_precision(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        BudgetError: there is no such precision.
+    """
+    if name not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise BudgetError(f"--precision: there is none named '{name}'; use one of: {known}")
+    return name
 
 
 def load_preset(name: str) -> Effort:

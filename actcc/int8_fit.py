@@ -31,7 +31,9 @@ Steps = Mapping[str, tuple[float, int]]
 
 _OPSET_WITH_ROUNDING = 10
 _LARGEST_WEIGHT = 127
-_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.25, 16
+_HELD_OUT_SHARE = 0.25
+# Of a detector it takes seconds a sample; what more of them gain is little.
+_MOST_SAMPLES = 24
 
 
 def fit_to_int8(graph: Graph, steps: Steps, samples: SampleSet, method: RepairMethod) -> Graph:
@@ -64,8 +66,7 @@ def fit_to_int8(graph: Graph, steps: Steps, samples: SampleSet, method: RepairMe
             _redirect(rounded, name, read, stored)
             same = original.insert("Identity", [name], like=name, name=f"{name}_rounded")
             _redirect(original, name, same, same)
-    share = min(_HELD_OUT_SHARE, _MOST_HELD_OUT / len(samples))
-    seen, held_out = samples.split(share, seed=0)
+    seen, held_out = samples.take(_MOST_SAMPLES).split(_HELD_OUT_SHARE, seed=0)
     refitted = method.run(original, rounded, seen).graph
     before, after = _errors(graph, (rounded, refitted), held_out)
     return _with_weights_of(refitted, graph, layers) if after < before else graph

@@ -20,7 +20,7 @@ from actcc.accuracy.metric import FunctionMetric, Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.calibration.labels import label_samples
-from actcc.effort import TIME_FOR_TRIALS, Effort
+from actcc.effort import PRECISIONS, TIME_FOR_TRIALS, Effort, check_precision
 from actcc.errors import DataError
 from actcc.estimators.choice import check_estimator, works_without_calibration
 from actcc.graph import Graph, content_hash, static_types
@@ -56,6 +56,7 @@ class Job:
 
     Attributes:
         source: file of the model as it was given.
+        precision: what results are verified in; one of `actcc.effort.PRECISIONS`.
         estimator: name of what losses are estimated by.
         repair: how what a rewrite breaks is made good.
         journal: what an interrupted run of the same kind has found, and this one finds.
@@ -69,6 +70,7 @@ class Job:
     budget: Budget
     data: Data | None
     metric: Metric
+    precision: str
     estimator: str
     repair: RepairMethod
     passes: Sequence[Pass]
@@ -155,6 +157,7 @@ def open_job(
     executor: Executor | None,
     cache: bool,
     progress: Progress | None,
+    precision: str = "float",
     estimator: str = "fidelity",
     repair: RepairMethod | None = None,
     journal_for: str = "",
@@ -189,9 +192,16 @@ def open_job(
             budget=budget,
             data=_labelled(data, labels, judge),
             metric=judge,
+            precision=check_precision(precision),
             estimator=estimator,
             repair=(repair or RepairMethod()).check(),
-            passes=select_passes(passes, plugins, skip, also, for_size=budget.size_counts),
+            passes=select_passes(
+                passes,
+                plugins,
+                skip,
+                (*also, *PRECISIONS[precision]),
+                for_size=budget.size_counts,
+            ),
             skip=skip,
             seed=seed,
             executor=executor or stack.enter_context(process_pool(workers or default_workers())),
@@ -219,6 +229,7 @@ def _open_journal(job: Job, doing: str, *, resume: bool) -> Journal:
         "metric": metric,
         "estimator": (job.estimator, job.effort.estimate_samples),
         "repair": job.repair,
+        "precision": job.precision,
         "doing": (doing, job.seed),
         "passes": [_code_of(type(found)) for found in job.passes],
         "skip": sorted(job.skip),

@@ -10,7 +10,7 @@ from pathlib import Path
 from actcc.accuracy.metric import Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet
-from actcc.deploy import TfliteFiles, tflite_paths
+from actcc.deploy import TfliteBackend, TfliteFiles, tflite_paths
 from actcc.effort import load_preset
 from actcc.errors import PricingError
 from actcc.evidence import gather_evidence, priced_baseline
@@ -26,6 +26,7 @@ from actcc.report import report_path
 from actcc.result import Outcome, Result, finish, plan_path
 from actcc.search import Search, check_strategy, search_plans
 from actcc.targets import Target
+from actcc.tflite import runs_here
 from actcc.trials import Trials
 from actcc.verify import Verifier
 
@@ -47,6 +48,7 @@ def optimize(
     plugins: Sequence[str | Path] = (),
     skip: Sequence[str] = (),
     also: Sequence[str] = (),
+    precision: str = "auto",
     estimator: str = "fidelity",
     repair: RepairMethod | None = None,
     search: str = "cpsat",
@@ -81,6 +83,9 @@ def optimize(
         passes: None for all that are built in, installed or in `plugins`.
         skip: names of passes, normalizing ones included, to leave out.
         also: names of passes that run only when asked for.
+        precision: what the result is verified in: `auto` is int8 where the target computes in
+            it and there are calibration samples, else as the file is; `float` is always as the
+            file is; `mixed` lets each layer run in int8 where it pays, on targets that run QDQ.
         estimator: what losses are estimated by before anything is measured: `fidelity` on
             calibration data, one of `actcc.estimators`, or `auto` for the best by a ranking.
         repair: how weights are re-fitted behind approximate rewrites; None for the closed form.
@@ -123,6 +128,7 @@ def optimize(
         plugins=plugins,
         skip=skip,
         also=also,
+        precision=precision,
         effort=effort,
         seed=seed,
         workers=workers,
@@ -149,7 +155,9 @@ def _run(job: Job, output: Path | None, search: str, *, emit_tflite: bool) -> Re
     if emit_tflite:
         tflite = TfliteFiles(job.target, samples, tuple(job.skip), job.repair)
     surveyed = survey_model(job)
-    if tflite is not None:
+    if tflite is not None and surveyed.verifier.tflite is not None:
+        tflite = surveyed.verifier.tflite  # what was verified is what is written
+    elif tflite is not None:
         with job.progress.stage("Trying the original as TFLite"):
             tflite.check(surveyed.normalized.graph)
     try:
@@ -278,6 +286,7 @@ def survey_model(job: Job) -> Surveyed:
     )
     with job.progress.stage("Running the original") as advance:
         verifier.prepare(advance)
+    _prepare_int8(job, verifier)
     with job.progress.stage("Finding sites"):
         survey = find_sites(
             graph,
@@ -287,6 +296,26 @@ def survey_model(job: Job) -> Surveyed:
             samples=job.fitted_samples,
         )
     return Surveyed(job, normalized, survey, baseline, verifier)
+
+
+def _prepare_int8(job: Job, verifier: Verifier) -> None:
+    """Let the verifier judge in int8 where the device computes in it."""
+    samples = None if job.data is None else job.data.calibration
+    if job.precision == "float" or not samples or not isinstance(job.target.backend, TfliteBackend):
+        return
+    if not runs_here():
+        job.progress.note(
+            "accuracy is that of the ONNX files, not of int8: LiteRT is not installed; "
+            "run: pip install 'actcc[ethos-u]'"
+        )
+        return
+    try:
+        with job.progress.stage("Running the original in int8"):
+            verifier.prepare_int8(TfliteFiles(job.target, samples, tuple(job.skip), job.repair))
+    except PricingError as error:
+        job.progress.note(f"accuracy is that of the ONNX files, not of int8: {error}")
+    if verifier.int8_alone:
+        job.progress.note(verifier.int8_alone)
 
 
 def _runnable(job: Job) -> Path:

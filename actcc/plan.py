@@ -86,6 +86,8 @@ class AccuracyFigures:
         least_drop: what was lost at least, by resampling; None where there is nothing to resample.
         most_drop: what was lost at most; the budget is held against it.
         unrepaired: the value of the same rewrites before the repair; None where there was none.
+        original_in_int8: the value of the original as a device of int8 runs it, as which `result`
+            was found too; None where both were found in the precision of the ONNX file.
     """
 
     metric: str
@@ -97,6 +99,7 @@ class AccuracyFigures:
     least_drop: float | None = None
     most_drop: float | None = None
     unrepaired: float | None = None
+    original_in_int8: float | None = None
 
     @property
     def bound(self) -> float:

@@ -178,7 +178,8 @@ def _staged_tflite(
     if tflite is None:
         return {}
     found: dict[Path, Path] = {}
-    for path, content in zip(tflite_paths(output), tflite.of(graph), strict=True):
+    model = tflite.of(graph)
+    for path, content in zip(tflite_paths(output), (model.content, model.compiled), strict=True):
         staged = staging / path.name
         staged.write_bytes(content)
         found[staged] = path
@@ -251,7 +252,10 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
             "of the original's latency)"
         )
     failures = [t.verdict.failures[0] for t in done] + [t.reason for t in outcome.trials.refused]
-    return f"no plan kept the budgets: {failures[-1]}" if failures else "no plan was tried"
+    if not failures:
+        return "no plan was tried"
+    alone = outcome.verifier.int8_alone
+    return f"no plan kept the budgets: {failures[-1]}{f'; {alone}' if alone else ''}"
 
 
 def _refused(outcome: Outcome) -> str:
@@ -361,6 +365,7 @@ def _settings(verifier: Verifier) -> dict[str, str]:
         "solver_workers": str(SOLVER_WORKERS),
         "confidence": f"{100 * budget.confidence:g} %",
         "metric": verifier.metric.name,
+        "verified_in": "the precision of the file" if verifier.tflite is None else "int8",
         "held_out": held_out.source if held_out is not None else "none",
     }
 

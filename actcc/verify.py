@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from actcc.accuracy.bootstrap import drop_interval
 from actcc.accuracy.metric import Judge, Metric, Scores
 from actcc.budget import Budget
 from actcc.calibration import SampleSet
+from actcc.deploy import TfliteFiles
 from actcc.errors import ModelError
 from actcc.graph import Graph
 from actcc.graph.compare import compare, exact_tolerance, rounding_tolerance
@@ -25,9 +27,11 @@ from actcc.graph.size import file_bytes
 from actcc.plan import AccuracyFigures, LatencyFigures
 from actcc.prices import Timing
 from actcc.progress import Advance
+from actcc.repair import RepairMethod
 from actcc.runtime import random_feeds, run, session
 from actcc.targets import Target
 from actcc.tasks import map_tasks
+from actcc.tflite import Run, TfliteModel
 
 _SMALLEST_TASK = 8
 _TASKS = 8
@@ -36,21 +40,29 @@ _COMPARED_SAMPLES = 4
 
 @dataclass(frozen=True)
 class ObserveTask:
-    """Some samples through one model file, and what a metric keeps of them; picklable."""
+    """Some samples through one model, and what a metric keeps of them; picklable."""
 
-    path: Path
+    network: Path | TfliteModel
     samples: SampleSet
     metric: Metric
 
 
 def observe_part(task: ObserveTask) -> list[Any]:
     """Observations of the task's samples, in order."""
-    runner = session(task.path)
-    return [task.metric.observe(run(runner, sample.inputs), sample) for sample in task.samples]
+    outputs_of = _opened(task.network)
+    return [task.metric.observe(outputs_of(sample.inputs), sample) for sample in task.samples]
+
+
+def _opened(network: Path | TfliteModel) -> Run:
+    return network.open() if isinstance(network, TfliteModel) else partial(run, session(network))
 
 
 def observe(
-    path: Path, samples: SampleSet, metric: Metric, executor: Executor, advance: Advance
+    network: Path | TfliteModel,
+    samples: SampleSet,
+    metric: Metric,
+    executor: Executor,
+    advance: Advance,
 ) -> list[Any]:
     """What a metric observes of a model file on every sample.
 
@@ -60,7 +72,7 @@ def observe(
     """
     size = max(_SMALLEST_TASK, math.ceil(len(samples) / _TASKS))  # each task opens a session
     tasks = [
-        ObserveTask(path, samples[start : start + size], metric)
+        ObserveTask(network, samples[start : start + size], metric)
         for start in range(0, len(samples), size)
     ]
     parts = map_tasks(executor, observe_part, tasks, advance)
@@ -134,6 +146,7 @@ class Verifier:
         baseline: what the result is timed against; see `actcc.evidence.priced_baseline`.
         held_out: samples that no estimate has seen; None without calibration data.
         metric: what accuracy means.
+        tflite: makes files what the device runs, in int8; None where the ONNX files are run.
     """
 
     original: Path
@@ -145,8 +158,10 @@ class Verifier:
     metric: Metric
     executor: Executor
     seed: int
+    tflite: TfliteFiles | None = None
     _judge: Judge | None = field(default=None, init=False)
     _original_scores: Scores | None = field(default=None, init=False)
+    _int8_scores: Scores | None = field(default=None, init=False)
 
     def under(self, budget: Budget) -> Verifier:
         """The same verifier, prepared as it is, with another budget."""
@@ -178,21 +193,50 @@ class Verifier:
         self._judge = self.metric.judge(found, self.held_out)
         self._original_scores = self._judge(found)
 
+    def prepare_int8(self, tflite: TfliteFiles) -> None:
+        """Run the original in int8 on the held-out samples; from now on all is judged in int8.
+
+        Raises:
+            PricingError: the original cannot be lowered, or takes values that int8 cannot.
+        """
+        self._int8_scores = self._scores(self.original, tflite)
+        self.tflite = tflite
+
+    @property
+    def int8_alone(self) -> str:
+        """What stands against the original in int8, unchanged; empty where nothing does."""
+        figures = self.unchanged_accuracy
+        allowed = None if figures is None else figures.allowed_drop
+        if figures is None or self._int8_scores is None or allowed is None:
+            return ""
+        figures = self._with_interval(figures, self._int8_scores)
+        if figures.bound <= allowed:
+            return ""
+        lost = f"{figures.drop:.4g}"
+        if figures.drop <= allowed:
+            lost += f" (up to {figures.bound:.4g} with {100 * figures.confidence:g} % confidence)"
+        return (
+            f"int8 alone loses {lost} of the allowed {allowed:.4g}; give a larger "
+            "--max-drop, or --precision float to leave int8 out of the budget"
+        )
+
     @property
     def unchanged_accuracy(self) -> AccuracyFigures | None:
-        """Figures of the original itself; None without held-out samples."""
+        """Figures of the original itself, as the device runs it; None without held-out samples."""
         if self._original_scores is None:
             return None
         count = len(self._original_scores)
         value = self._original_scores.value(np.arange(count))
         allowed = self.budget.drop_limit.against(abs(value))
+        in_int8 = None if self._int8_scores is None else self._int8_scores.value(np.arange(count))
         return AccuracyFigures(
             self.metric.name,
             value,
-            value,
+            value if in_int8 is None else in_int8,
             allowed if math.isfinite(allowed) else None,
             count,
             self.budget.confidence,
+            original_in_int8=in_int8,
         )
 
     def verify(self, path: Path, *, exact: bool) -> Verdict:
@@ -230,12 +274,17 @@ class Verifier:
         """
         if verdict.accuracy is None:
             return verdict
-        return replace(verdict, accuracy=replace(verdict.accuracy, unrepaired=self._value(path)))
+        accuracy = replace(verdict.accuracy, unrepaired=self._value_unrepaired(path))
+        return replace(verdict, accuracy=accuracy)
 
     def time(self, results: Sequence[Graph]) -> list[Timing]:
-        """The baseline and the results, timed together."""
+        """The baseline and the results, timed together; in int8 the very files are compiled."""
         feeds = None if self.held_out is None else self.held_out[0].inputs
-        return self.target.backend.time_models([self.baseline, *results], feeds)
+        if self.tflite is None:
+            return self.target.backend.time_models([self.baseline, *results], feeds)
+        (before,) = self.target.backend.time_models([self.baseline], feeds)
+        timings = [self.tflite.of(graph).timing for graph in results]
+        return [before, *(replace(t, ratio=t.latency_ns / before.latency_ns) for t in timings)]
 
     def _difference(self, original: Graph, result: Graph) -> float:
         return compare(original, result, self._compared_feeds(original)).worst_relative
@@ -250,24 +299,34 @@ class Verifier:
         figures = self.unchanged_accuracy
         if self.held_out is None:
             return None
-        scores = self._scores(path)
+        scores = self._scores(path, self.tflite)
         if figures is None or self._original_scores is None:
             raise ModelError("the verifier was not prepared; call prepare() first")
         figures = replace(figures, result=scores.value(np.arange(len(scores))))
-        # Exact rewrites lose what rounding loses; at 50 % the bound is the measured drop itself.
-        if exact or len(scores) < 2 or self.budget.confidence <= 0.5:
+        # Exact rewrites lose what rounding to float loses.
+        return figures if exact and self.tflite is None else self._with_interval(figures, scores)
+
+    def _with_interval(self, figures: AccuracyFigures, scores: Scores) -> AccuracyFigures:
+        """At 50 % the bound is the measured drop itself."""
+        if self._original_scores is None or len(scores) < 2 or self.budget.confidence <= 0.5:
             return figures
         interval = drop_interval(self._original_scores, scores, self.budget.confidence, self.seed)
         return replace(figures, least_drop=interval.low, most_drop=interval.high)
 
-    def _value(self, path: Path) -> float:
-        scores = self._scores(path)
+    def _value_unrepaired(self, path: Path) -> float:
+        """In int8 with weights that are not fitted to that either."""
+        tflite = self.tflite
+        scores = self._scores(path, tflite and replace(tflite, fit=RepairMethod("none")))
         return float(scores.value(np.arange(len(scores))))
 
-    def _scores(self, path: Path) -> Scores:
+    def _scores(self, path: Path, tflite: TfliteFiles | None) -> Scores:
         if self.held_out is None or self._judge is None:
             raise ModelError("the verifier was not prepared; call prepare() first")
-        return self._judge(observe(path, self.held_out, self.metric, self.executor, lambda: None))
+        network: Path | TfliteModel = path
+        if tflite is not None:
+            network = tflite.of(Graph.load(path, self.input_shapes))
+        found = observe(network, self.held_out, self.metric, self.executor, lambda: None)
+        return self._judge(found)
 
     def _inexact(self, original: Graph, difference: float) -> tuple[str, ...]:
         """Why a model of exact rewrites differs too much; the original runs again only if so."""

@@ -26,7 +26,6 @@ from actcc.cli.options import (
     search_option,
     size_option,
     target_option,
-    wanted_passes,
     work_options,
 )
 from actcc.effort import PRESETS
@@ -157,7 +156,8 @@ def optimize_command(**options: Any) -> None:
         input_shapes=parse_shapes(options["shapes"]),
         plugins=options["plugins"],
         skip=options["skip"],
-        also=wanted_passes(options),
+        also=options["also"],
+        precision=options["precision"],
         estimator=options["estimator"],
         repair=repair_method(options),
         search=options["search"],

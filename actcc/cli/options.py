@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from actcc.effort import REPAIR_METHODS, STRATEGY_NAMES
+from actcc.effort import PRECISIONS, REPAIR_METHODS, STRATEGY_NAMES
 from actcc.errors import ModelError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -86,15 +86,15 @@ also_option = click.option(
     metavar="PASS",
     help="Also run a pass that is off by default; may be repeated.",
 )
-# Names of passes, off by default, that each precision asks for.
-_PRECISIONS: dict[str, tuple[str, ...]] = {"float": (), "mixed": ("quantize-layers",)}
 precision_option = click.option(
     "--precision",
-    type=click.Choice(list(_PRECISIONS)),
-    default="float",
+    type=click.Choice(list(PRECISIONS)),
+    default="auto",
     show_default=True,
-    help="Whether layers may run in int8, each where it pays: as QuantizeLinear and "
-    "DequantizeLinear, on targets that run these (cpu, openvino-cpu); needs --calib.",
+    help="What is verified. auto: int8 where the target computes in it (Ethos-U, with --calib), "
+    "else float; float: the ONNX file as it is. mixed: layers may also run in int8, each where it "
+    "pays, as QuantizeLinear and DequantizeLinear, on targets that run these (cpu, openvino-cpu); "
+    "needs --calib.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
 preprocess_option = click.option(
@@ -245,11 +245,6 @@ def work_options(seed: str, cache: str = "Measure every price anew.") -> Decorat
         ),
         click.option("--no-cache", is_flag=True, help=cache),
     )
-
-
-def wanted_passes(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the passes that run besides those that always do."""
-    return (*options["also"], *_PRECISIONS[options["precision"]])
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -29,7 +29,6 @@ from actcc.cli.options import (
     search_option,
     size_option,
     target_option,
-    wanted_passes,
     work_options,
 )
 from actcc.effort import FRONT_EFFORT
@@ -128,7 +127,8 @@ def pareto_command(**options: Any) -> None:
         input_shapes=parse_shapes(options["shapes"]),
         plugins=options["plugins"],
         skip=options["skip"],
-        also=wanted_passes(options),
+        also=options["also"],
+        precision=options["precision"],
         search=options["search"],
         max_trials=options["max_trials"],
         time_limit_s=options["time_limit"],

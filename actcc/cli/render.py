@@ -128,15 +128,24 @@ def _accuracy_row(table: Table, plan: Plan) -> None:
         table.add_row("largest output difference", "", shown, "")
         return
     figures = plan.accuracy
+    if figures.original_in_int8 is not None:
+        lost = f"{figures.original_in_int8 - figures.original:+.4f}"
+        shown = f"{figures.original_in_int8:.4f}"
+        table.add_row(f"{figures.metric} of the original in int8", "", shown, lost)
     if figures.unrepaired is not None:
         lost = f"{figures.unrepaired - figures.original:+.4f}"
         table.add_row(f"{figures.metric} before the repair", "", f"{figures.unrepaired:.4f}", lost)
     table.add_row(
-        f"{figures.metric} ({figures.samples} held-out samples)",
+        f"{figures.metric} ({_measured_on(figures)})",
         f"{figures.original:.4f}",
         f"{figures.result:.4f}",
         _change(figures),
     )
+
+
+def _measured_on(figures: AccuracyFigures) -> str:
+    precision = "" if figures.original_in_int8 is None else ", result in int8"
+    return f"{figures.samples} held-out samples{precision}"
 
 
 def _change(figures: AccuracyFigures) -> str:

@@ -65,6 +65,7 @@ class Measured:
 class PlanTask:
     """One plan's file to be measured and judged; picklable."""
 
+    path: Path
     observe: ObserveTask
     input_shapes: Mapping[str, Sequence[int]]
     networks: Mapping[str, NetworkLoss]
@@ -143,7 +144,7 @@ def run_plan(task: PlanTask) -> PlanAnswer:
     try:
         observations = observe_part(task.observe)
         observing_s = time.perf_counter() - started
-        graph = Graph.load(task.observe.path, task.input_shapes)
+        graph = Graph.load(task.path, task.input_shapes)
     except ActccError as error:
         return PlanAnswer(failure=str(error))
     for name, network in task.networks.items():
@@ -183,7 +184,7 @@ def _wave(
                 answers[index] = PlanAnswer(failure=str(error))
                 continue
             observe = ObserveTask(path, evaluation, metric)
-            tasks[index] = PlanTask(observe, subject.graph.input_shapes, networks)
+            tasks[index] = PlanTask(path, observe, subject.graph.input_shapes, networks)
         written = list(tasks)
         map_tasks(
             subject.executor,

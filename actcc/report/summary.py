@@ -71,7 +71,7 @@ def before_and_after(result: Result, original: Graph) -> tuple[Row, ...]:
     """The table at the top."""
     plan = result.plan
     rows = list(_latency_rows(plan, rewritten=result.status == "optimized"))
-    rows.append(_difference_row(plan) if plan.accuracy is None else _accuracy_row(plan.accuracy))
+    rows += [_difference_row(plan)] if plan.accuracy is None else _accuracy_rows(plan.accuracy)
     before, after = plan.peak_bytes
     note = "of activations, by the target's own rules"
     rows.append(
@@ -120,7 +120,11 @@ def _latency_rows(plan: Plan, *, rewritten: bool) -> Iterator[Row]:
         )
 
 
-def _accuracy_row(figures: AccuracyFigures) -> Row:
+def _accuracy_rows(figures: AccuracyFigures) -> Iterator[Row]:
+    if figures.original_in_int8 is not None:
+        lost = signed(figures.original_in_int8 - figures.original)
+        value = f"{figures.original_in_int8:.4f}"
+        yield Row("Accuracy of the original in int8", figures.metric, "", value, lost)
     said = signed(-figures.drop)
     if figures.most_drop is not None:
         sure = f"{100 * figures.confidence:g} %"
@@ -128,7 +132,9 @@ def _accuracy_row(figures: AccuracyFigures) -> Row:
     if figures.allowed_drop is not None:
         said += f"; allowed {signed(-figures.allowed_drop)}"
     note = f"{figures.metric} on {figures.samples:,} held-out samples"
-    return Row("Accuracy", note, f"{figures.original:.4f}", f"{figures.result:.4f}", said)
+    if figures.original_in_int8 is not None:
+        note += ", result in int8"
+    yield Row("Accuracy", note, f"{figures.original:.4f}", f"{figures.result:.4f}", said)
 
 
 def _difference_row(plan: Plan) -> Row:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from actcc.backends.ethos_u.equalization import equalized
 from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
 from actcc.backends.ethos_u.live_memory import live_memory
 from actcc.backends.ethos_u.lowering import lower
@@ -35,6 +36,7 @@ from actcc.prices import (
 )
 from actcc.quantization import Range, observed_ranges
 from actcc.site import KEEP
+from actcc.tflite import TfliteModel
 
 
 @dataclass(frozen=True)
@@ -145,18 +147,7 @@ class EthosUBackend:
         """
         del feeds
         found = [self._compile(lowered(graph)) for graph in models]
-        return [
-            Timing(
-                latency_ns=compiled.latency_ns,
-                noise_ns=0.0,
-                source=self.source,
-                tool=self.tool,
-                peak_bytes=compiled.memory_bytes.get("sram", 0),
-                ratio=compiled.cycles / found[0].cycles,
-                dram_bytes=compiled.memory_bytes.get("dram", 0),
-            )
-            for compiled in found
-        ]
+        return [self._timing(compiled, found[0]) for compiled in found]
 
     def memory(self, model: Graph) -> MemoryProfile:
         """Live bytes at each node in int8, before Vela overlaps and spills.
@@ -181,6 +172,16 @@ class EthosUBackend:
             if layer.cycles
         ]
 
+    def ready_for_int8(self, model: Graph, samples: Sequence[Sample]) -> Graph:
+        """The model with channels of like range in front of depthwise convolutions.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model on the samples.
+            PricingError: a sample leads to a value that is not finite.
+        """
+        folded = without_batch_norms(model)
+        return equalized(folded, observed_ranges(folded, samples), samples)
+
     def int8_ranges(self, model: Graph, samples: Sequence[Sample]) -> Mapping[str, Range]:
         """The range of least error over the samples, by tensor.
 
@@ -191,7 +192,7 @@ class EthosUBackend:
         return observed_ranges(without_batch_norms(model), samples)
 
     def int8_steps(self, model: Graph, ranges: Mapping[str, Range]) -> dict[str, tuple[float, int]]:
-        """Scale and zero point of each tensor of the model that the device stores, by name.
+        """Scale and zero point of each tensor of the model that the device stores in int8.
 
         Raises:
             PricingError: TFLite does not know an operator.
@@ -200,17 +201,39 @@ class EthosUBackend:
         return {
             network.origin[tensor.name]: (tensor.quantization.scale, tensor.quantization.zero_point)
             for tensor in network.tensors
-            if tensor.name in network.origin and tensor.quantization is not None
+            if tensor.name in network.origin
+            and tensor.quantization is not None
+            and not tensor.quantization.wide
         }
 
-    def tflite_files(self, model: Graph, ranges: Mapping[str, Range]) -> tuple[bytes, bytes]:
-        """The model in int8 with these ranges, and what Vela makes of it.
+    def tflite_model(self, model: Graph, ranges: Mapping[str, Range]) -> TfliteModel:
+        """The model in int8 with these ranges, what Vela makes of it, and what it says of that.
 
         Raises:
             PricingError: TFLite or Vela does not know an operator.
         """
-        written = write_flatbuffer(lower(without_batch_norms(model), ranges))
-        return written, compile_network(written, self.settings, keep=True).model
+        network = lower(without_batch_norms(model), ranges)
+        written = write_flatbuffer(network)
+        compiled = compile_network(written, self.settings, keep=True)
+        return TfliteModel(
+            written,
+            compiled.model,
+            self._timing(compiled, compiled),
+            tuple(tensor.name for tensor in model.inputs),
+            tuple(tensor.name for tensor in model.outputs),
+            network.orders,
+        )
+
+    def _timing(self, compiled: Compiled, first: Compiled) -> Timing:
+        return Timing(
+            latency_ns=compiled.latency_ns,
+            noise_ns=0.0,
+            source=self.source,
+            tool=self.tool,
+            peak_bytes=compiled.memory_bytes.get("sram", 0),
+            ratio=compiled.cycles / first.cycles,
+            dram_bytes=compiled.memory_bytes.get("dram", 0),
+        )
 
     def _compile(self, found: Lowered) -> Compiled:
         key = _key(found)

@@ -221,10 +221,16 @@ class Builder:
 
     def rescaled(self, index: int, name: str, value: Value) -> None:
         """Let an ONNX tensor be a stored one, in the scale that the ONNX tensor is to have."""
-        wanted = self.quantization(name)
-        if self.stored_quantization(index) != wanted:
-            index = self.scratch("QUANTIZE", [index], name, value.stored, wanted, "QuantizeOptions")
+        found = Value(index, value.shape, value.order)
+        index = self.requantized(found, name, self.quantization(name))
         self._values[name] = Value(index, value.shape, value.order)
+
+    def requantized(self, value: Value, owner: str, wanted: Quantization) -> int:
+        """A value in another scale, on the way to an ONNX tensor `owner`."""
+        if self.stored_quantization(value.index) == wanted:
+            return value.index
+        stored = value.stored
+        return self.scratch("QUANTIZE", [value.index], owner, stored, wanted, "QuantizeOptions")
 
     # ---------------------------------------------------------------- layout
 

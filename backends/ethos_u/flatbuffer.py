@@ -56,7 +56,7 @@ _VERSIONS: Mapping[str, int] = MappingProxyType(
     }
 )
 _TYPES: Mapping[type, str] = MappingProxyType(
-    {np.int8: "INT8", np.int32: "INT32", np.int64: "INT64"}
+    {np.int8: "INT8", np.int16: "INT16", np.int32: "INT32", np.int64: "INT64"}
 )
 
 
@@ -140,7 +140,7 @@ class _Writer:
         build, table = self._builder, schema("Tensor")
         name, shape = build.CreateString(tensor.name), self._integers(tensor.shape)
         quantization = self._quantization(tensor.quantization)
-        element = "INT8" if tensor.data is None else _TYPES[tensor.data.dtype.type]
+        element = _TYPES[_element(tensor)]
         table.Start(build)
         table.AddShape(build, shape)
         table.AddType(build, enumeration("TensorType", element))
@@ -200,3 +200,10 @@ class _Writer:
         for offset in reversed(offsets):
             self._builder.PrependUOffsetTRelative(offset)
         return int(self._builder.EndVector())
+
+
+def _element(tensor: FlatTensor) -> type:
+    if tensor.data is not None:
+        found: type = tensor.data.dtype.type
+        return found
+    return np.int16 if tensor.quantization is not None and tensor.quantization.wide else np.int8

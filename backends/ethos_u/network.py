@@ -11,6 +11,7 @@ import numpy as np
 from actcc.graph import Array
 
 INT8_LOW, INT8_HIGH = -128, 127
+INT16_LOW, INT16_HIGH = -32768, 32767
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class Quantization:
 
     Attributes:
         axis: of the tensor as it is stored; of no account where there is one scale.
+        wide: whether elements are int16, not int8.
     """
 
     scales: tuple[float, ...]
     zero_points: tuple[int, ...]
     axis: int = 0
+    wide: bool = False
 
     @property
     def scale(self) -> float:
@@ -37,24 +40,35 @@ class Quantization:
 
     @property
     def low(self) -> float:
-        """The least value that an int8 element can stand for."""
-        return self.scale * (INT8_LOW - self.zero_point)
+        """The least value that an element can stand for."""
+        return self.scale * (self._ends[0] - self.zero_point)
 
     @property
     def high(self) -> float:
-        """The greatest value that an int8 element can stand for."""
-        return self.scale * (INT8_HIGH - self.zero_point)
+        """The greatest value that an element can stand for."""
+        return self.scale * (self._ends[1] - self.zero_point)
 
     def quantize(self, values: Array) -> Array:
-        """int8 elements of a tensor that is quantized as a whole."""
+        """Elements of a tensor that is quantized as a whole."""
         stored = np.round(values / self.scale) + self.zero_point
-        clipped: Array = np.clip(stored, INT8_LOW, INT8_HIGH).astype(np.int8)
+        element = np.int16 if self.wide else np.int8
+        clipped: Array = np.clip(stored, *self._ends).astype(element)
         return clipped
 
     def dequantize(self, stored: Array) -> Array:
         """Real values of a tensor that is quantized as a whole."""
         values: Array = (stored.astype(np.float32) - self.zero_point) * np.float32(self.scale)
         return values
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        return (INT16_LOW, INT16_HIGH) if self.wide else (INT8_LOW, INT8_HIGH)
+
+
+def int16_range(low: float, high: float) -> Quantization:
+    """Quantization of values from `low` to `high` in int16, whose zero point TFLite fixes at 0."""
+    largest = max(-low, high, 1e-8)
+    return Quantization((float(np.float32(largest / INT16_HIGH)),), (0,), wide=True)
 
 
 def int8_range(low: float, high: float) -> Quantization:
@@ -78,7 +92,7 @@ class FlatTensor:
         name: unique in the network.
         shape: in the order in which it is stored.
         quantization: None for int32 operands, such as axes, that stand for themselves.
-        data: int8, int32 or int64 values of a constant; None for what a run computes.
+        data: int8, int16, int32 or int64 values of a constant; None for what a run computes.
     """
 
     name: str

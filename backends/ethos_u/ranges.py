@@ -5,6 +5,8 @@ With calibration samples the range of a tensor is the one of least error over wh
 enough to price with, since an Ethos-U takes as long whatever the scales are, and never written to a
 file that is to be run.
 
+Outputs that join parts of unlike scales are int16 (`joined_outputs`); all else is int8.
+
 Operators that TFLite defines for one scale on both sides (MAX_POOL_2D, CONCATENATION, RESHAPE, …)
 tie their tensors together: these share one quantization, that of their common range.
 """
@@ -17,7 +19,8 @@ from types import MappingProxyType
 import numpy as np
 
 from actcc.activations import Activation, Match
-from actcc.backends.ethos_u.network import Quantization, int8_range
+from actcc.backends.ethos_u.joined_outputs import joined_outputs
+from actcc.backends.ethos_u.network import Quantization, int8_range, int16_range
 from actcc.graph import Graph, Node
 from actcc.quantization import Range
 
@@ -69,11 +72,14 @@ def tensor_quantizations(
     for node in nodes:
         if node.op in FIXED_OPERATORS:
             fixed[node.outputs[0].name] = FIXED_OPERATORS[node.op]
+    wide = joined_outputs(graph, fixed)
     groups = _Groups()
     tied: set[str] = set()  # written by an operator that keeps the scale
     for node in nodes:
         if node.op in ONE_SCALE:
             names = _tied(graph, node)
+            if node.outputs[0].name in wide:  # what it reads may have a scale of its own
+                names = [name for name in names if name in wide]
             tied.update(tensor.name for tensor in node.outputs)
             for name in names[1:]:
                 groups.join(names[0], name)
@@ -84,7 +90,8 @@ def tensor_quantizations(
         (only,) = sources if len(sources) == 1 else (None,)
         low = min(ranges[name][0] for name in members)
         high = max(ranges[name][1] for name in members)
-        found.update(dict.fromkeys(members, only or int8_range(low, high)))
+        around = int16_range if members[0] in wide else int8_range
+        found.update(dict.fromkeys(members, only or around(low, high)))
     return found
 
 

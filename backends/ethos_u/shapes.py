@@ -179,7 +179,7 @@ def split(builder: Builder, step: Step) -> None:
 
 
 def concat(builder: Builder, step: Step) -> None:
-    """CONCATENATION in the order of the largest operand; all have one scale already."""
+    """CONCATENATION in the order of the largest operand, in one scale."""
     node = step.node
     rank = len(builder.shape(step.writes))
     constants = [builder.constant(tensor) for tensor in node.inputs]
@@ -193,7 +193,8 @@ def concat(builder: Builder, step: Step) -> None:
     operands = []
     for tensor, values in zip(node.inputs, constants, strict=True):
         if values is None:
-            operands.append(builder.arranged(builder.value(tensor), order).index)
+            value = builder.arranged(builder.value(tensor), order)
+            operands.append(builder.requantized(value, step.writes, quantization))
         else:
             arranged: Array = values.transpose(order)
             operands.append(builder.numbers(arranged, f"{step.writes}/part", quantization))

@@ -1,10 +1,16 @@
 """Accuracy of the int8 TFLite file against the ONNX model that it was made of, on real images.
 
     python tests/backends/ethos_u/benchmark_tflite_accuracy.py --shared FOLDER [NETWORK …]
+    python tests/backends/ethos_u/benchmark_tflite_accuracy.py --shared FOLDER --file F.tflite \
+        NETWORK
 
 Ranges of int8 and weights are fitted on the calibration images, as `--emit-tflite` does; both
 networks are scored on the evaluation images, which are disjoint from those. The .tflite is run by
 LiteRT. Correlation is Pearson's, over all values of an output on all evaluation images.
+
+With `--file` a file that `actcc optimize --emit-tflite` wrote is scored as it lies there, by LiteRT
+alone: with the plain int8 kernels, as plans are verified, and with those of its CPU delegate
+(XNNPACK), which rounds in its own way. The network has one input and one output.
 """
 
 from __future__ import annotations
@@ -19,16 +25,15 @@ import numpy as np
 
 from actcc.accuracy.built_in import load_metric
 from actcc.accuracy.metric import Metric
-from actcc.backends.ethos_u.lowering import lower
-from actcc.backends.ethos_u.network import Quantization
 from actcc.calibration import SampleSet, load_samples
 from actcc.calibration.labels import label_samples
-from actcc.deploy import TfliteFiles
+from actcc.deploy import TfliteBackend, TfliteFiles
 from actcc.graph import Array, Graph
 from actcc.normalize import normalize
 from actcc.repair import RepairMethod
 from actcc.runtime import run, session
 from actcc.targets import load_target
+from actcc.tflite import TfliteModel
 
 TARGET = "ethos-u55-256"
 
@@ -51,48 +56,23 @@ CASES = (
 )
 
 
-class LiteRt:
-    """An int8 file that takes and gives real values in the layout of its ONNX model."""
-
-    def __init__(self, graph: Graph, content: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._orders = lower(graph).orders
-        self._inputs = [tensor.name for tensor in graph.inputs]
-        self._outputs = [tensor.name for tensor in graph.outputs]
-        self._interpreter = Interpreter(model_content=content)
-        self._interpreter.allocate_tensors()
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name."""
-        interpreter, found = self._interpreter, {}
-        for name, place in zip(self._inputs, interpreter.get_input_details(), strict=True):
-            values = feeds[name].transpose(self._orders[name])
-            interpreter.set_tensor(place["index"], quantization(place).quantize(values))
-        interpreter.invoke()
-        for name, place in zip(self._outputs, interpreter.get_output_details(), strict=True):
-            values = quantization(place).dequantize(interpreter.get_tensor(place["index"]))
-            found[name] = values.transpose(np.argsort(self._orders[name]))
-        return found
-
-
-def quantization(place: Mapping[str, Any]) -> Quantization:
-    """That of an input or output, from LiteRT's details of it."""
-    scale, zero_point = place["quantization"]
-    return Quantization((scale,), (zero_point,))
-
-
 def main() -> None:
     """Print one row for each network and output."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, required=True, help="folder with models and data")
+    parser.add_argument("--file", type=Path, help="a .tflite file of the one network that is named")
     parser.add_argument("networks", nargs="*", help="some of the networks; all of them if left out")
     arguments = parser.parse_args()
+    if arguments.file is not None:
+        (case,) = (case for case in CASES if arguments.networks == [case.model])
+        for kernels, value in score_file(arguments.file, case, arguments.shared).items():
+            print(f"{arguments.file.name}: {case.metric} {value:.4f} with {kernels} kernels")
+        return
     print(
-        "| network | metric | images | ONNX float32 | int8, ranges only | int8 | output "
-        "| correlation |"
+        "| network | metric | images | ONNX float32 | int8, as it is | int8, equalised "
+        "| int8, fitted | output | correlation |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"|{' --- |' * 9}")
     for case in CASES:
         if not arguments.networks or case.model in arguments.networks:
             for row in rows(case, arguments.shared):
@@ -108,10 +88,11 @@ def rows(case: Case, shared: Path) -> list[str]:
     evaluation = label_samples(images, data / case.labels)
     runner = session(graph)
     found = [[run(runner, sample.inputs) for sample in evaluation]]
-    for method in ("none", "closed-form"):
-        files = TfliteFiles(load_target(TARGET), calibration, (), RepairMethod(method))
-        int8 = LiteRt(graph, files.of(graph)[0])
-        found.append([int8.run(sample.inputs) for sample in evaluation])
+    files = TfliteFiles(load_target(TARGET), calibration, (), RepairMethod("none"))
+    fitted = TfliteFiles(load_target(TARGET), calibration, (), RepairMethod())
+    for model in (as_it_is(graph, calibration), files.of(graph), fitted.of(graph)):
+        outputs_of = model.open()
+        found.append([outputs_of(sample.inputs) for sample in evaluation])
     figures = scores(load_metric(case.metric), found, evaluation)
     shown = " | ".join(f"{figure:.4f}" for figure in figures)
     head = f"| {case.model} | {case.metric} | {len(evaluation)} | {shown} |"
@@ -120,6 +101,46 @@ def rows(case: Case, shared: Path) -> list[str]:
         f"{head} {tensor.name} | {correlation(tensor.name, exact, rounded):.4f} |"
         for tensor in graph.outputs
     ]
+
+
+def as_it_is(graph: Graph, calibration: SampleSet) -> TfliteModel:
+    """The network in int8 with nothing but ranges."""
+    backend = load_target(TARGET).backend
+    assert isinstance(backend, TfliteBackend)
+    return backend.tflite_model(graph, backend.int8_ranges(graph, calibration))
+
+
+def score_file(path: Path, case: Case, shared: Path) -> dict[str, float]:
+    """The metric of a file on the evaluation images, by kernels."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    graph = Graph.load(shared / "models" / f"{case.model}.onnx")
+    data = shared / "data" / case.data
+    images = load_samples(data / "evaluation", graph, case.preprocessing)
+    evaluation = label_samples(images, data / case.labels)
+    runner = session(graph)
+    reference = [run(runner, sample.inputs) for sample in evaluation]
+    ((name, wanted),) = reference[0].items()
+    found: dict[str, float] = {}
+    for kernels in (OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.AUTO):
+        interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=kernels)
+        interpreter.allocate_tensors()
+        ((source,), (result,)) = interpreter.get_input_details(), interpreter.get_output_details()
+        outputs = []
+        for sample in evaluation:
+            (image,) = sample.inputs.values()
+            scale, zero_point = source["quantization"]
+            if tuple(source["shape"]) != image.shape:
+                image = np.moveaxis(image, 1, -1)
+            stored = np.clip(np.round(image / scale) + zero_point, -128, 127)
+            interpreter.set_tensor(source["index"], stored.astype(np.int8))
+            interpreter.invoke()
+            scale, zero_point = result["quantization"]
+            values = interpreter.get_tensor(result["index"]).astype(np.float32)
+            outputs.append({name: ((values - zero_point) * scale).reshape(wanted.shape)})
+        seen = scores(load_metric(case.metric), [reference, outputs], evaluation)
+        found["plain" if kernels != OpResolverType.AUTO else "XNNPACK"] = seen[1]
+    return found
 
 
 def scores(

@@ -12,6 +12,7 @@ import pytest
 
 from actcc.calibration import Sample
 from actcc.graph import Array, Graph
+from actcc.quantization import Range
 from actcc.runtime import random_feeds, run, session
 
 
@@ -45,7 +46,9 @@ def run_int8() -> Lowered:
 
 
 def _run_int8(
-    model: onnx.ModelProto | Graph, feeds: Sequence[Mapping[str, Array]] | None = None
+    model: onnx.ModelProto | Graph,
+    feeds: Sequence[Mapping[str, Array]] | None = None,
+    ranges: Mapping[str, Range] | None = None,
 ) -> Int8Run:
     from actcc.backends.ethos_u.flatbuffer import write_flatbuffer
     from actcc.backends.ethos_u.lowering import lower
@@ -54,8 +57,9 @@ def _run_int8(
     graph = model if isinstance(model, Graph) else Graph.load(model)
     samples = feeds or [random_feeds(graph, seed) for seed in range(2)]
     named = [Sample(f"#{index}", dict(feeds), {}) for index, feeds in enumerate(samples)]
-    # The largest error is asked for, so that nothing may be cut off.
-    network = lower(graph, {name: found.extremes for name, found in observed(graph, named).items()})
+    if ranges is None:  # the largest error is asked for, so that nothing may be cut off
+        ranges = {name: found.extremes for name, found in observed(graph, named).items()}
+    network = lower(graph, ranges)
     stored: list[Array] = []
     exact: dict[str, Array] = {}
     for tensor, index in zip(graph.inputs, network.inputs, strict=True):

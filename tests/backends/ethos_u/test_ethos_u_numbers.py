@@ -293,9 +293,10 @@ def test_a_clamp_behind_a_tensor_with_another_reader_stays_apart(run_int8) -> No
 
 def test_a_sigmoid_is_rescaled_before_it_is_joined_with_wider_values(run_int8) -> None:
     build = Builder()
-    build.add("Concat", "images", build.add("Sigmoid", "images"), axis=1)
+    # An output that is only joined would be int16.
+    build.add("Abs", build.add("Concat", "images", build.add("Sigmoid", "images"), axis=1))
     found = run_int8(_model(build, "y"))
-    assert found.operators == {"LOGISTIC": 1, "QUANTIZE": 1, "CONCATENATION": 1}
+    assert found.operators == {"LOGISTIC": 1, "QUANTIZE": 1, "CONCATENATION": 1, "ABS": 1}
     assert found.worst < ONE_OPERATOR
 
 

@@ -26,7 +26,6 @@ from actcc.graph.compare import compare, exact_tolerance, rounding_tolerance
 from actcc.plan import AccuracyFigures, LatencyFigures
 from actcc.prices import Timing
 from actcc.progress import Advance
-from actcc.repair import RepairMethod
 from actcc.runtime import random_feeds, run, session
 from actcc.targets import Target
 from actcc.tasks import map_tasks
@@ -232,7 +231,7 @@ class Verifier:
         difference = self._difference(original, result)
         accuracy = self._accuracy(path, exact=exact)
         if accuracy is not None and unrepaired is not None:
-            accuracy = replace(accuracy, unrepaired=self._value_unrepaired(unrepaired))
+            accuracy = replace(accuracy, unrepaired=self._value(unrepaired))
         before, after = self.time([result])
         latency = LatencyFigures(
             before.latency_ns, after.latency_ns, after.ratio, after.ratio_noise, after.source
@@ -285,10 +284,8 @@ class Verifier:
         interval = drop_interval(self._original_scores, scores, self.budget.confidence, self.seed)
         return replace(figures, least_drop=interval.low, most_drop=interval.high)
 
-    def _value_unrepaired(self, path: Path) -> float:
-        """In int8 with weights that are not fitted to that either."""
-        tflite = self.tflite
-        scores = self._scores(path, tflite and replace(tflite, fit=RepairMethod("none")))
+    def _value(self, path: Path) -> float:
+        scores = self._scores(path, self.tflite)
         return float(scores.value(np.arange(len(scores))))
 
     def _scores(self, path: Path, tflite: TfliteFiles | None) -> Scores:

@@ -311,7 +311,9 @@ def _prepare_int8(job: Job, verifier: Verifier) -> None:
         return
     try:
         with job.progress.stage("Running the original in int8"):
-            verifier.prepare_int8(TfliteFiles(job.target, samples, tuple(job.skip), job.repair))
+            # With channels equalised, fitted weights gain nothing that is worth their time.
+            fit = RepairMethod("none")
+            verifier.prepare_int8(TfliteFiles(job.target, samples, tuple(job.skip), fit))
     except PricingError as error:
         job.progress.note(f"accuracy is that of the ONNX files, not of int8: {error}")
     if verifier.int8_alone:

@@ -27,7 +27,6 @@ from actcc.graph.size import file_bytes
 from actcc.plan import AccuracyFigures, LatencyFigures
 from actcc.prices import Timing
 from actcc.progress import Advance
-from actcc.repair import RepairMethod
 from actcc.runtime import random_feeds, run, session
 from actcc.targets import Target
 from actcc.tasks import map_tasks
@@ -274,7 +273,7 @@ class Verifier:
         """
         if verdict.accuracy is None:
             return verdict
-        accuracy = replace(verdict.accuracy, unrepaired=self._value_unrepaired(path))
+        accuracy = replace(verdict.accuracy, unrepaired=self._value(path))
         return replace(verdict, accuracy=accuracy)
 
     def time(self, results: Sequence[Graph]) -> list[Timing]:
@@ -313,10 +312,8 @@ class Verifier:
         interval = drop_interval(self._original_scores, scores, self.budget.confidence, self.seed)
         return replace(figures, least_drop=interval.low, most_drop=interval.high)
 
-    def _value_unrepaired(self, path: Path) -> float:
-        """In int8 with weights that are not fitted to that either."""
-        tflite = self.tflite
-        scores = self._scores(path, tflite and replace(tflite, fit=RepairMethod("none")))
+    def _value(self, path: Path) -> float:
+        scores = self._scores(path, self.tflite)
         return float(scores.value(np.arange(len(scores))))
 
     def _scores(self, path: Path, tflite: TfliteFiles | None) -> Scores:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actcc.activations.ranges import Range as ValueRange
+from actcc.activations.ranges import clip_bounds
 from actcc.errors import PassError
 from actcc.graph import Array, Graph, Node, Tensor
 from actcc.linear.units import output_axis
@@ -138,10 +140,25 @@ def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_b
     result = graph.insert(node.op, inputs, like=node.outputs[0], **node.attrs)
     if cut is not None:
         result = graph.insert(cut.op, [result, *cut.inputs[1:]], like=result, **cut.attrs)
-    step = (
-        _step_of(graph, first) if node.op in SAME_SCALE else Step.of(range_of(ranges, group.writes))
-    )
+    if node.op in SAME_SCALE:
+        step = _step_of(graph, first)
+    else:
+        values = range_of(ranges, group.writes)
+        step = Step.of(values if cut is None else _cut_off(graph, cut, values))
     graph.replace(group, "DequantizeLinear", [stored(graph, result, step), *step.constants])
+
+
+def _cut_off(graph: Graph, cut: Node, values: Range) -> Range:
+    """The part of a range that a Relu or Clip leaves.
+
+    The kernel takes the place of both only where its range ends where they cut off, and what was
+    observed may come from another activation that stood there.
+    """
+    bounds = clip_bounds(graph, cut)
+    if bounds is None:
+        return values
+    left = ValueRange(*values).clipped(bounds)
+    return left.low, left.high
 
 
 def stored(graph: Graph, tensor: Tensor, step: Step) -> Tensor:

@@ -372,6 +372,27 @@ def test_a_swap_for_a_function_that_int8_has_may_be_chosen_with_int8() -> None:
         )
 
 
+@pytest.mark.parametrize("swap", ["Relu", "Relu6"])
+def test_layers_around_a_swap_are_priced_as_the_kernels_that_they_become(
+    tmp_path: Path, swap: str
+) -> None:
+    constants = {"w": floats(8, 4, 3, 3, seed=1), "v": floats(4, 8, 1, 1, seed=2)}
+    body = "a = Conv<pads=[1, 1, 1, 1]>(x, w) s = Sigmoid(a) b = Mul(a, s) y = Conv(b, v)"
+    graph = graph_of(body, (1, 4, 12, 12), constants)
+    passes = [SwapActivation(), QUANTIZE]
+    sites = find_sites(graph, passes, CPU, samples=seen(graph)).sites
+    chosen = {"swap-activation:b": swap} | {
+        site.id: site.candidates[0].name
+        for site in sites
+        if site.pass_name == QUANTIZE.name and site.site.kind == "Conv"
+    }
+    # The ranges are those behind the SiLU, which is all that is known when groups are priced.
+    first = sorted(sites, key=lambda site: site.late)
+    pairs = [(site, chosen[site.id]) for site in first if site.id in chosen]
+    found = kernels(apply_candidates(graph, passes, pairs), tmp_path)
+    assert found == {"QuantizeLinear": 1, "QLinearConv": 2, "DequantizeLinear": 1}
+
+
 def test_a_late_pass_sees_the_rewritten_network() -> None:
     graph = Graph.load(residual_network())
     samples = load_samples(images(8), graph)

@@ -38,6 +38,8 @@ def rescale_readers(graph: Graph, tensor: Tensor, old: Kind, new: Kind) -> None:
                 graph.set_input(node, 1, new.scale)
                 if len(node.inputs) > 2:
                     graph.set_input(node, 2, new.zero_point)
+                else:  # left out where it is 0, of uint8
+                    graph.append_input(node, new.zero_point)
             rescale_readers(graph, pair.writes, old, new)
 
 

@@ -1,8 +1,8 @@
 """What ONNX Runtime computes once, when it loads a model, and so costs nothing in a run.
 
 Nodes that read constants alone are computed then, except DequantizeLinear, which it leaves for its
-int8 kernels ("constant folding" in its documentation of graph optimisations). Two graphs that
-differ in such nodes alone run the same kernels on weights of other values.
+int8 kernels ("constant folding" in its documentation of graph optimisations), and what draws random
+numbers. Two graphs that differ in such nodes alone run the same kernels on weights of other values.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from actcc.graph import Graph, Node, Tensor
+from actcc.graph.operators import RANDOM
 from actcc.neighbourhood import holds_subgraph
 
 _LEFT = frozenset({"DequantizeLinear", "QuantizeLinear"})
@@ -38,7 +39,7 @@ def structure_of_run(graph: Graph) -> Graph:
 
 
 def _is_computed_at_load(graph: Graph, node: Node) -> bool:
-    if node.op in _LEFT or holds_subgraph(node) or len(node.outputs) != 1:
+    if node.op in _LEFT | RANDOM or holds_subgraph(node) or len(node.outputs) != 1:
         return False
     constant = all(isinstance(tensor, gs.Constant) or tensor.is_empty() for tensor in node.inputs)
     return bool(node.inputs) and constant and _holds_weights(graph, node.outputs[0])

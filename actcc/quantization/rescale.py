@@ -13,7 +13,7 @@ from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
 from actcc.graph.pairs import DEQUANTIZE, pair_behind, stored_as
 from actcc.graph.pairs import StoredAs as Kind
-from actcc.quantization.qdq import SAME_SCALE
+from actcc.quantization.qdq import OPSET, SAME_SCALE
 
 _ALIKE = 1e-4  # of a product of two scales in float32, relative
 _MOVING = SAME_SCALE | {"DepthToSpace", "Slice", "SpaceToDepth"}
@@ -57,7 +57,9 @@ def _rescale_bias(graph: Graph, layer: Node, old: Kind, new: Kind) -> None:
     bounds = np.iinfo(np.int32)
     steps = np.clip(np.round(real / fitting), bounds.min, bounds.max).astype(np.int32)
     zeros = np.zeros(fitting.shape, np.int32)
-    bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], axis=0, name=f"{layer.name}_bias")
+    # Before scales for each output there was no axis either.
+    axis = {"axis": 0} if graph.opset >= OPSET else {}
+    bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], name=f"{layer.name}_bias", **axis)
     graph.set_input(layer, 2, bias)
     graph.prune()
 

@@ -18,7 +18,7 @@ from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.operators import ONNX_DOMAINS
 from actcc.graph.pairs import DEQUANTIZE, StoredAs, stored_as
 from actcc.linear.units import output_axis
-from actcc.quantization.qdq import weights_in_int8
+from actcc.quantization.qdq import OPSET, weights_in_int8
 
 _PASS = "repair"
 _LAYERS = frozenset({"Conv", "Gemm"})
@@ -76,7 +76,14 @@ def with_real_weights(graph: Graph) -> tuple[Graph, dict[str, StoredLayer]]:
 
 
 def with_stored_weights(graph: Graph, layers: Mapping[str, StoredLayer]) -> Graph:
-    """The graph with the weights of these layers in integers again; edited in place."""
+    """The graph with the weights of these layers in integers again; edited in place.
+
+    Raises:
+        PassError: the graph cannot be brought to the operator set in which weights have a scale
+            for each output.
+    """
+    if any(_has_changed(graph, graph.node(name), layer) for name, layer in layers.items()):
+        graph.raise_opset(OPSET)
     for name, layer in layers.items():
         node = graph.node(name)
         with graph.marking(_PASS, node.outputs[0].name, "stored"):

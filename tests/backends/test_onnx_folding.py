@@ -66,3 +66,11 @@ def test_compressed_weights_cost_nothing_at_all() -> None:
 def test_what_reads_an_input_is_left() -> None:
     graph = network()
     assert [node.op for node in structure_of_run(graph).nodes()] == ["Conv", "Relu"]
+
+
+def test_random_numbers_are_drawn_in_each_run() -> None:
+    graph = network()
+    conv = next(graph.nodes("Conv"))
+    drawn = graph.insert("RandomNormalLike", [conv.inputs[1]], like=conv.inputs[1])
+    graph.set_input(conv, 1, drawn)
+    assert structure_hash(structure_of_run(graph)) != structure_hash(structure_of_run(network()))

@@ -62,6 +62,21 @@ def test_what_a_swap_loses_is_made_good_in_int8(tmp_path):
         assert np.abs(stored).max() <= 64  # the quantizer had reduced its range to 7 bits
 
 
+@pytest.mark.parametrize("opset", [10, 12])
+def test_models_from_before_scales_for_each_output_are_swapped_and_repaired(opset, tmp_path):
+    graph = quantized(floating(opset=opset), tmp_path, per_channel=False)
+    assert graph.opset == opset
+    rewritten = with_relu(graph)
+    assert rewritten.opset == opset
+    found = repair(graph, rewritten, samples_for(graph), threads=1)
+    assert len(found.layers) == 2
+    wanted = np.array(outputs(graph))
+    naive, repaired = (
+        np.square(np.array(outputs(g)) - wanted).mean() for g in (rewritten, found.graph)
+    )
+    assert repaired < naive / 3
+
+
 def test_weights_with_a_zero_point_are_left_alone_with_the_reason(tmp_path):
     graph = quantized(floating(), tmp_path)
     for node in graph.nodes("Conv"):

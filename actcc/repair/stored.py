@@ -55,8 +55,9 @@ class StoredLayer:
 def with_real_weights(graph: Graph) -> tuple[Graph, dict[str, StoredLayer]]:
     """A copy in which layers hold real weights, and how these were stored, by node.
 
-    Left as they are: weights with a zero point or of another type than int8, that several layers
-    share, or whose layer reads no dequantized tensor; and any MatMul, whose bias is no part of it.
+    Left as they are: weights with a zero point or of another type than int8, in steps of another
+    type than float32, that several layers share, or whose layer reads no dequantized tensor; and
+    any MatMul, whose bias is no part of it.
     """
     found = {
         node.name: layer
@@ -130,6 +131,8 @@ def _layer(graph: Graph, node: Node) -> StoredLayer | None:
         return None
     fits = weights.kind.is_whole or weights.axis == output_axis(node)
     if weights.stored.dtype != np.int8 or weights.kind.zero_point.any() or not fits:
+        return None
+    if weights.kind.scale.dtype != np.float32:  # float16 does not hold the steps of a bias
         return None
     bias = None
     if len(node.inputs) > 2 and not node.inputs[2].is_empty():

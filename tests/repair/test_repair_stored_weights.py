@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from quantized_networks import FEEDS, floating, quantized, samples_for
 
+from actcc.calibration import load_samples
 from actcc.graph import Graph
 from actcc.graph.pairs import stored_as
 from actcc.pass_api import apply_candidates, find_sites
@@ -13,6 +15,7 @@ from actcc.passes.swap_quantized_activation import SwapQuantizedActivation
 from actcc.repair import repair
 from actcc.repair.stored import with_real_weights, with_stored_weights
 from actcc.runtime import run, session
+from actcc.site import Site
 from actcc.targets import load_target
 
 
@@ -75,6 +78,31 @@ def test_models_from_before_scales_for_each_output_are_swapped_and_repaired(opse
         np.square(np.array(outputs(g)) - wanted).mean() for g in (rewritten, found.graph)
     )
     assert repaired < naive / 3
+
+
+def test_weights_in_steps_of_float16_are_left_alone_and_still_run():
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 19]> network (float16[1,3,6,6] x) => (float16[1,4,6,6] y)'
+        "{ i = QuantizeLinear(x, step, middle) d = DequantizeLinear(i, step, middle)"
+        "a = Sigmoid(d) j = QuantizeLinear(a, step, middle) e = DequantizeLinear(j, step, middle)"
+        "v = DequantizeLinear<axis = 0>(w, steps) y = Conv<pads = [1,1,1,1]>(e, v) }"
+    )
+    constants = {
+        "step": np.float16(0.03),
+        "middle": np.uint8(128),
+        "w": np.random.default_rng(0).integers(-99, 99, (4, 3, 3, 3)).astype(np.int8),
+        "steps": np.full(4, 0.01, np.float16),
+    }
+    for name, values in constants.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values), name))
+    feeds = [{"x": np.full((1, 3, 6, 6), value, np.float16)} for value in (-1, 0, 1)]
+    graph = Graph.load(model)
+    rewritten = graph.copy()
+    sigmoid = next(rewritten.nodes("Sigmoid"))
+    rewritten.replace(Site([sigmoid], sigmoid.inputs[0], sigmoid.outputs[0]), "HardSigmoid", ["d"])
+    found = repair(graph, rewritten, load_samples(feeds, graph), threads=1)
+    assert "in float32 steps" in next(iter(found.refused.values()))
+    assert run(session(found.graph), feeds[0])["y"].dtype == np.float16
 
 
 def test_weights_with_a_zero_point_are_left_alone_with_the_reason(tmp_path):

@@ -82,7 +82,8 @@ def test_models_from_before_scales_for_each_output_are_swapped_and_repaired(opse
 
 def test_weights_in_steps_of_float16_are_left_alone_and_still_run():
     model = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["": 19]> network (float16[1,3,6,6] x) => (float16[1,4,6,6] y)'
+        '<ir_version: 9, opset_import: ["": 19]> '
+        "network (float16[1,3,6,6] x) => (float16[1,4,6,6] y)"
         "{ i = QuantizeLinear(x, step, middle) d = DequantizeLinear(i, step, middle)"
         "a = Sigmoid(d) j = QuantizeLinear(a, step, middle) e = DequantizeLinear(j, step, middle)"
         "v = DequantizeLinear<axis = 0>(w, steps) y = Conv<pads = [1,1,1,1]>(e, v) }"

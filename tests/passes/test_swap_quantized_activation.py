@@ -129,6 +129,22 @@ def test_a_zero_point_behind_that_was_left_out_follows_too():
     assert [before.same(kind) for kind in behind] == [True, True]
 
 
+def test_values_before_it_keep_a_type_that_an_attribute_says():
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> network (float[1,3,10,10] x) => (float[] y)'
+        "<float step = {0.03}> { i = QuantizeLinear<output_dtype = 3>(x, step)"  # int8
+        "d = DequantizeLinear(i, step) a = Softplus(d)"
+        "j = QuantizeLinear<output_dtype = 3>(a, step) y = DequantizeLinear(j, step) }"
+    )
+    graph = Graph.load(model)
+    result = swapped(graph, "HardSwish")
+    kinds = [
+        stored_as(g, g.producer(next(g.nodes(op)).inputs[0]))
+        for g, op in ((graph, "Softplus"), (result, "HardSwish"))
+    ]
+    assert kinds[0].same(kinds[1])
+
+
 def test_symmetric_models_keep_the_zero_point_0_and_the_relu(tmp_path):
     graph = quantized(floating(), tmp_path, "int8", symmetric=True)
     result = swapped(graph, "Relu")

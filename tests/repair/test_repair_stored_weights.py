@@ -13,6 +13,7 @@ from actcc.graph.pairs import stored_as
 from actcc.pass_api import apply_candidates, find_sites
 from actcc.passes.swap_quantized_activation import SwapQuantizedActivation
 from actcc.repair import repair
+from actcc.repair.biases import with_own_biases
 from actcc.repair.stored import with_real_weights, with_stored_weights
 from actcc.runtime import run, session
 from actcc.site import Site
@@ -45,6 +46,31 @@ def test_weights_that_are_left_alone_stay_bit_for_bit(element, tmp_path):
             assert stored_as(graph, writers[0]).same(stored_as(again, writers[1]))
             stored = graph.constant(writers[0].inputs[0]), again.constant(writers[1].inputs[0])
             np.testing.assert_array_equal(*stored)
+
+
+@pytest.mark.parametrize("kind", ["float", "none"])
+def test_weights_stay_bit_for_bit_beside_a_bias_that_was_no_integers(kind, tmp_path):
+    graph = quantized(floating(), tmp_path)
+    for node in graph.nodes("Conv"):
+        bias = graph.producer(node.inputs[2])
+        values = graph.constant(bias.inputs[0]) * graph.constant(bias.inputs[1])
+        graph.set_input(node, 2, (values if kind == "float" else 0 * values).astype(np.float32))
+    if kind == "none":
+        proto = graph.to_proto()
+        for node in proto.graph.node:
+            if node.op_type == "Conv":
+                del node.input[2]
+        graph = Graph.load(proto)
+    real, layers = with_real_weights(graph)
+    own = with_own_biases(real, [node.outputs[0].name for node in real.nodes("Conv")])
+    again = with_stored_weights(own, layers)
+    for before, after in zip(graph.nodes("Conv"), again.nodes("Conv"), strict=True):
+        writers = graph.producer(before.inputs[1]), again.producer(after.inputs[1])
+        assert stored_as(graph, writers[0]).same(stored_as(again, writers[1]))
+        stored = graph.constant(writers[0].inputs[0]), again.constant(writers[1].inputs[0])
+        np.testing.assert_array_equal(*stored)
+        assert (again.producer(after.inputs[2]) is None) is (kind == "float")
+    np.testing.assert_array_equal(outputs(again), outputs(graph))
 
 
 def test_what_a_swap_loses_is_made_good_in_int8(tmp_path):

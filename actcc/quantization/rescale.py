@@ -7,6 +7,8 @@ scale in which it reads them. Where either does not hold, runtimes compute in fl
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
@@ -58,7 +60,7 @@ def _rescale_bias(graph: Graph, layer: Node, old: Kind, new: Kind) -> None:
     steps = np.clip(np.round(real / fitting), bounds.min, bounds.max).astype(np.int32)
     zeros = np.zeros(fitting.shape, np.int32)
     # Before scales for each output there was no axis either.
-    axis = {"axis": 0} if graph.opset >= OPSET else {}
+    axis: dict[str, Any] = {"axis": 0} if graph.opset >= OPSET else {}
     bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], name=f"{layer.name}_bias", **axis)
     graph.set_input(layer, 2, bias)
     graph.prune()

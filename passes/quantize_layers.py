@@ -23,6 +23,7 @@ import onnx
 
 from actcc.activations import Activation, Match, find_activations
 from actcc.calibration import SampleSet
+from actcc.errors import PassError
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.pass_api import Group, Pass, rewrite
@@ -50,8 +51,12 @@ class QuantizeLayers(Pass):
         matches = find_activations(graph)
         inside = {node.name for match in matches for node in match.nodes}
         for match in matches:
-            if has_int8_form(match.activation) and not _is_in_int8(graph, match):
+            if not has_int8_form(match.activation) or _is_in_int8(graph, match):
+                continue
+            if _is_float(graph, match.reads):
                 yield _activation_site(match)
+            else:
+                yield Refusal(match.writes.name, _NOT_FLOAT)
         for node in graph.nodes():
             if node.op not in QUANTIZABLE or node.domain not in ONNX_DOMAINS or node.name in inside:
                 continue
@@ -92,7 +97,7 @@ class QuantizeLayers(Pass):
         """
         own = [site for site in sites if site.pass_name == self.name]
         readers = _by_reader(graph, own)
-        swaps = {site.site.reads: site for site in sites if site.pass_name != self.name}
+        swaps = _swaps(graph, [site for site in sites if site.pass_name != self.name])
         for site in own:
             for reader in readers.get(_written(graph, site), ()):
                 yield (site, _names(site)), (reader, _names(reader))
@@ -122,6 +127,7 @@ class QuantizeLayers(Pass):
 
 
 _NAMES = {8: "int8", 7: "int8, weights in 7 bits"}
+_NOT_FLOAT = "not in float32"
 # What a kernel in int8 cuts off for nothing.
 _SWALLOWED = frozenset({"Relu", "Relu6"})
 
@@ -151,14 +157,27 @@ def _as_it_is_now(graph: Graph, site: Site) -> Site:
     present = {node.name for node in graph.nodes()}
     if present.issuperset(site.nodes):
         return site
-    found = (match for match in find_activations(graph) if match.writes.name == site.writes)
-    return _activation_site(next(found))
+    for match in find_activations(graph):
+        if match.writes.name == site.writes:
+            return _activation_site(match)
+    raise PassError(f"no activation writes '{site.writes}' any more")
 
 
 def _is_in_int8(graph: Graph, match: Match) -> bool:
     """Whether the runtime computes an activation in int8 as the model is."""
     readers = graph.consumers(match.writes)
     return is_dequantized(graph, match.reads) and any(r.op == "QuantizeLinear" for r in readers)
+
+
+def _swaps(graph: Graph, others: Sequence[OfferedSite]) -> dict[str, OfferedSite]:
+    """Sites where an activation stands, and another may stand, by what it reads."""
+    places = {(match.reads.name, match.writes.name) for match in find_activations(graph)}
+    return {
+        other.site.reads: other
+        for other in others
+        if (other.site.reads, other.site.writes) in places
+        and (_swallowed(other) or _swaps_in_int8(other))
+    }
 
 
 def _swaps_in_int8(site: OfferedSite) -> list[tuple[str, ...]]:
@@ -213,7 +232,7 @@ def _obstacle(graph: Graph, node: Node) -> str:
     """Why a node cannot be computed in int8; empty where it can."""
     tensors = [*feature_maps(graph, node), *node.outputs]
     if not all(_is_float(graph, tensor) for tensor in tensors):
-        return "not in float32"
+        return _NOT_FLOAT
     if len(node.outputs) != 1:
         return "it writes several tensors"
     if any(graph.constant(tensor) is not None for tensor in feature_maps(graph, node)):

@@ -82,7 +82,7 @@ class SwapQuantizedActivation(Pass):
         source, element = graph.tensor(site.reads), str(site.facts["dtype"])
         cut_off = new is not None and _is_cut_off(function, new)
         if before is not None and not cut_off:
-            source = _rounded(graph, source, before.quantize.inputs[1:])
+            source = _rounded(graph, source, before)
         if new is None or old is None:
             write(graph, replace(site, reads=source.name), function, way, element)
             return
@@ -149,6 +149,9 @@ def _is_cut_off(function: Activation, kind: StoredAs) -> bool:
     return kind.cuts_off(bounds.get("min", float("-inf")), bounds.get("max", float("inf")))
 
 
-def _rounded(graph: Graph, tensor: Tensor, operands: Sequence[Tensor]) -> Tensor:
+def _rounded(graph: Graph, tensor: Tensor, as_before: Pair) -> Tensor:
+    kind = stored_as(graph, as_before.quantize)
+    assert kind is not None  # or it would be no pair
+    operands = [kind.scale, kind.zero_point]  # the type may have been an attribute's
     stored = graph.insert(QUANTIZE, [tensor, *operands])
     return graph.insert(DEQUANTIZE, [stored, *operands], like=tensor)

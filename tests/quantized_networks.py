@@ -49,9 +49,14 @@ def floating(body: str = SILU, opset: int = 17) -> onnx.ModelProto:
 
 
 def quantized(
-    model: onnx.ModelProto, folder: Path, element: str = "uint8", *, symmetric: bool = False
+    model: onnx.ModelProto,
+    folder: Path,
+    element: str = "uint8",
+    *,
+    symmetric: bool = False,
+    per_channel: bool = True,
 ) -> Graph:
-    """The network quantized by channel, with feature maps in uint8 or int8."""
+    """The network quantized, with feature maps in uint8 or int8."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -72,7 +77,7 @@ def quantized(
         path,
         Reader(),
         quant_format=QuantFormat.QDQ,
-        per_channel=True,
+        per_channel=per_channel,
         reduce_range=True,
         activation_type=QuantType.QUInt8 if element == "uint8" else QuantType.QInt8,
         weight_type=QuantType.QInt8,

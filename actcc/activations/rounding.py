@@ -36,8 +36,8 @@ def cut_off_by_rounding(graph: Graph) -> Iterator[Match]:
     for node in graph.nodes():
         pair = pair_behind(graph, node.outputs[0]) if node.op in CONTRACTIONS else None
         kind = None if pair is None else stored_as(graph, pair.quantize)
-        if pair is None or kind is None or not kind.cuts_off(0.0, math.inf):
+        known = None if pair is None else graph.types.get(pair.writes.name)
+        if pair is None or kind is None or known is None or not kind.cuts_off(0.0, math.inf):
             continue
-        element = graph.types[pair.writes.name].element
         relu = Activation("Relu")
-        yield Match(relu, QUANTIZE, pair.nodes, pair.reads, pair.writes, element, True)
+        yield Match(relu, QUANTIZE, pair.nodes, pair.reads, pair.writes, known.element, True)

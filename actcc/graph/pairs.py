@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.graph.view import Array, Node, Tensor, View
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -111,12 +112,17 @@ def stored_as(graph: View, node: Node) -> StoredAs | None:
 
 
 def pair_of(graph: View, quantize: Node) -> Pair | None:
-    """The pair that a QuantizeLinear begins, with one scale; None where it begins none."""
+    """The pair that a QuantizeLinear begins, with one scale; None where it begins none.
+
+    Nodes of other domains are none: they hold types that those of ONNX do not.
+    """
     stored = quantize.outputs[0]
     readers = graph.consumers(stored)
     if len(readers) != 1 or readers[0].op != DEQUANTIZE or graph.is_output(stored):
         return None
     if graph.is_read_in_subgraph(stored) or quantize.op != QUANTIZE:
+        return None
+    if not all(node.domain in ONNX_DOMAINS for node in (quantize, readers[0])):
         return None
     before, behind = stored_as(graph, quantize), stored_as(graph, readers[0])
     if before is None or behind is None or not before.is_whole or not before.same(behind):

@@ -98,8 +98,9 @@ def _homogeneous(graph: Graph) -> dict[str, str]:
     for match in find_activations(graph):
         inside = {node.name for node in match.nodes}
         alone = {node.name for node in graph.consumers(match.reads)} <= inside
-        subgraph = graph.is_read_in_subgraph(match.reads)
-        if match.activation.name in _HOMOGENEOUS and alone and not subgraph:
+        alone = alone and not graph.is_read_in_subgraph(match.reads)
+        # What is rounded inside has steps that do not grow with it.
+        if match.activation.name in _HOMOGENEOUS and alone and not match.rounds:
             found[match.reads.name] = match.writes.name
     return found
 

@@ -7,13 +7,15 @@ scale in which it reads them. Where either does not hold, runtimes compute in fl
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
 from actcc.graph.pairs import DEQUANTIZE, pair_behind, stored_as
 from actcc.graph.pairs import StoredAs as Kind
-from actcc.quantization.qdq import SAME_SCALE
+from actcc.quantization.qdq import OPSET, SAME_SCALE
 
 _ALIKE = 1e-4  # of a product of two scales in float32, relative
 _MOVING = SAME_SCALE | {"DepthToSpace", "Slice", "SpaceToDepth"}
@@ -38,6 +40,8 @@ def rescale_readers(graph: Graph, tensor: Tensor, old: Kind, new: Kind) -> None:
                 graph.set_input(node, 1, new.scale)
                 if len(node.inputs) > 2:
                     graph.set_input(node, 2, new.zero_point)
+                else:  # left out where it is 0, of uint8
+                    graph.append_input(node, new.zero_point)
             rescale_readers(graph, pair.writes, old, new)
 
 
@@ -55,7 +59,9 @@ def _rescale_bias(graph: Graph, layer: Node, old: Kind, new: Kind) -> None:
     bounds = np.iinfo(np.int32)
     steps = np.clip(np.round(real / fitting), bounds.min, bounds.max).astype(np.int32)
     zeros = np.zeros(fitting.shape, np.int32)
-    bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], axis=0, name=f"{layer.name}_bias")
+    # Before scales for each output there was no axis either.
+    axis: dict[str, Any] = {"axis": 0} if graph.opset >= OPSET else {}
+    bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], name=f"{layer.name}_bias", **axis)
     graph.set_input(layer, 2, bias)
     graph.prune()
 

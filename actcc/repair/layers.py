@@ -83,7 +83,8 @@ def _why_unknown(graph: Graph, node: Node) -> str:
         return "its weights are on the left"
     if writer is not None:
         stored = (
-            "; it has to be int8 without a zero point, behind an input in int8, of a Conv or Gemm"
+            "; it has to be int8 without a zero point, in float32 steps, behind an input in int8, "
+            "of a Conv or Gemm"
         )
         why = stored if writer.op == DEQUANTIZE else ""
         return f"its weights are computed, by {writer.op} '{writer.name}'{why}"

@@ -18,7 +18,7 @@ from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.operators import ONNX_DOMAINS
 from actcc.graph.pairs import DEQUANTIZE, StoredAs, stored_as
 from actcc.linear.units import output_axis
-from actcc.quantization.qdq import weights_in_int8
+from actcc.quantization.qdq import OPSET, weights_in_int8
 
 _PASS = "repair"
 _LAYERS = frozenset({"Conv", "Gemm"})
@@ -45,18 +45,28 @@ class _Operand:
 
 @dataclass(frozen=True, eq=False)
 class StoredLayer:
-    """How a layer's weights and bias were stored; None for a bias that was no integers."""
+    """How a layer's weights and bias were stored.
+
+    Attributes:
+        bias: None for one that was no integers.
+        adds: the bias as real numbers; None where there is none.
+        outputs: how many the layer has.
+        input_scale: of what it reads.
+    """
 
     weights: _Operand
     bias: _Operand | None
+    adds: Array | None
+    outputs: int
     input_scale: float
 
 
 def with_real_weights(graph: Graph) -> tuple[Graph, dict[str, StoredLayer]]:
     """A copy in which layers hold real weights, and how these were stored, by node.
 
-    Left as they are: weights with a zero point or of another type than int8, that several layers
-    share, or whose layer reads no dequantized tensor; and any MatMul, whose bias is no part of it.
+    Left as they are: weights with a zero point or of another type than int8, in steps of another
+    type than float32, that several layers share, or whose layer reads no dequantized tensor; and
+    any MatMul, whose bias is no part of it.
     """
     found = {
         node.name: layer
@@ -76,7 +86,14 @@ def with_real_weights(graph: Graph) -> tuple[Graph, dict[str, StoredLayer]]:
 
 
 def with_stored_weights(graph: Graph, layers: Mapping[str, StoredLayer]) -> Graph:
-    """The graph with the weights of these layers in integers again; edited in place."""
+    """The graph with the weights of these layers in integers again; edited in place.
+
+    Raises:
+        PassError: the graph cannot be brought to the operator set in which weights have a scale
+            for each output.
+    """
+    if any(_has_changed(graph, graph.node(name), layer) for name, layer in layers.items()):
+        graph.raise_opset(OPSET)
     for name, layer in layers.items():
         node = graph.node(name)
         with graph.marking(_PASS, node.outputs[0].name, "stored"):
@@ -91,9 +108,9 @@ def with_stored_weights(graph: Graph, layers: Mapping[str, StoredLayer]) -> Grap
 
 def _stored(graph: Graph, node: Node, layer: StoredLayer) -> list[Tensor]:
     if not _has_changed(graph, node, layer):
-        return [
-            _inserted(graph, o, node.name) for o in (layer.weights, layer.bias) if o is not None
-        ]
+        given = layer.adds is None and len(node.inputs) > 2
+        bias = _no_bias(layer) if given else layer.bias
+        return [_inserted(graph, o, node.name) for o in (layer.weights, bias) if o is not None]
     largest = int(np.abs(layer.weights.stored.astype(np.int32)).max(initial=0))
     bits = 7 if largest <= _LARGEST_IN_7_BITS else 8
     return weights_in_int8(graph, node, layer.input_scale, bits)
@@ -106,13 +123,20 @@ def _inserted(graph: Graph, operand: _Operand, name: str) -> Tensor:
     return graph.insert(DEQUANTIZE, operands, name=name, axis=operand.axis)
 
 
+def _no_bias(layer: StoredLayer) -> _Operand:
+    """The zeros that a layer without a bias was given, of which nothing came."""
+    scale = np.asarray(layer.weights.kind.scale * np.float32(layer.input_scale))
+    zeros = np.zeros(scale.shape, np.int32)
+    return _Operand(np.zeros(layer.outputs, np.int32), StoredAs(scale, zeros), 0)
+
+
 def _has_changed(graph: Graph, node: Node, layer: StoredLayer) -> bool:
-    before = [operand.values for operand in (layer.weights, layer.bias) if operand is not None]
-    now = [graph.constant(tensor) for tensor in node.inputs[1:] if not tensor.is_empty()]
-    return len(now) != len(before) or any(
-        value is None or not np.array_equal(value, old)
-        for value, old in zip(now, before, strict=True)
-    )
+    zeros = np.zeros(layer.outputs, np.float32)
+    has_bias = len(node.inputs) > 2 and not node.inputs[2].is_empty()
+    weights, bias = (graph.constant(node.inputs[i]) if i < 2 or has_bias else zeros for i in (1, 2))
+    if weights is None or bias is None or not np.array_equal(weights, layer.weights.values):
+        return True
+    return not np.array_equal(bias, zeros if layer.adds is None else layer.adds)
 
 
 def _layer(graph: Graph, node: Node) -> StoredLayer | None:
@@ -124,12 +148,16 @@ def _layer(graph: Graph, node: Node) -> StoredLayer | None:
     fits = weights.kind.is_whole or weights.axis == output_axis(node)
     if weights.stored.dtype != np.int8 or weights.kind.zero_point.any() or not fits:
         return None
-    bias = None
+    if weights.kind.scale.dtype != np.float32:  # float16 does not hold the steps of a bias
+        return None
+    bias, adds = None, None
     if len(node.inputs) > 2 and not node.inputs[2].is_empty():
         bias = _operand(graph, node, 2)
-        if bias is None and graph.constant(node.inputs[2]) is None:
+        adds = graph.constant(node.inputs[2]) if bias is None else bias.values
+        if adds is None:
             return None
-    return StoredLayer(weights, bias, float(kind.scale.reshape(())))
+    outputs = int(weights.stored.shape[output_axis(node)])
+    return StoredLayer(weights, bias, adds, outputs, float(kind.scale.reshape(())))
 
 
 def _operand(graph: Graph, node: Node, index: int) -> _Operand | None:

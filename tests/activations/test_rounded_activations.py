@@ -66,6 +66,16 @@ def test_a_layer_whose_rounding_stores_no_negative_number_ends_in_relu(tmp_path)
     assert match.reads is next(graph.nodes("Conv")).outputs[0]
 
 
+def test_roundings_of_another_domain_are_left_alone(tmp_path):
+    proto = quantized(floating(TWO_LAYERS.format("a = Relu(k)")), tmp_path).to_proto()
+    for node in proto.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.domain = "com.microsoft"
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    del proto.graph.value_info[:]  # ONNX does not know what its nodes write
+    assert not list(cut_off_by_rounding(Graph.load(proto)))
+
+
 def test_bounds_a_quarter_step_inside_are_cut_off_and_half_a_step_is_not():
     kind = StoredAs(np.float32(0.1), np.uint8(0))
     assert kind.cuts_off(0.0, 25.5 - 0.02)

@@ -111,6 +111,40 @@ def test_pooling_behind_stays_in_int8_since_its_scale_follows(tmp_path):
     assert fused.count("DequantizeLinear") == 1  # of the output
 
 
+def test_a_zero_point_behind_that_was_left_out_follows_too():
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> network (float[1,3,10,10] x) => (float[1,3,5,5] y)'
+        "<float from = {0.05}, uint8 middle = {128}, float to = {0.03}, uint8 zero = {0}> {"
+        "i = QuantizeLinear(x, from, middle) d = DequantizeLinear(i, from, middle)"
+        "a = Softplus(d) j = QuantizeLinear(a, to, zero) e = DequantizeLinear(j, to, zero)"
+        "p = MaxPool<kernel_shape = [2,2], strides = [2,2]>(e)"
+        "k = QuantizeLinear(p, to) y = DequantizeLinear(k, to) }"
+    )
+    result = swapped(Graph.load(model), "LeakyRelu")
+    pool = next(result.nodes("MaxPool"))
+    before = stored_as(result, result.producer(pool.inputs[0]))
+    (quantize,) = result.consumers(pool.outputs[0])
+    behind = [stored_as(result, node) for node in (quantize, result.producer("y"))]
+    assert before.zero_point > 0
+    assert [before.same(kind) for kind in behind] == [True, True]
+
+
+def test_values_before_it_keep_a_type_that_an_attribute_says():
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> network (float[1,3,10,10] x) => (float[] y)'
+        "<float step = {0.03}> { i = QuantizeLinear<output_dtype = 3>(x, step)"  # int8
+        "d = DequantizeLinear(i, step) a = Softplus(d)"
+        "j = QuantizeLinear<output_dtype = 3>(a, step) y = DequantizeLinear(j, step) }"
+    )
+    graph = Graph.load(model)
+    result = swapped(graph, "HardSwish")
+    kinds = [
+        stored_as(g, g.producer(next(g.nodes(op)).inputs[0]))
+        for g, op in ((graph, "Softplus"), (result, "HardSwish"))
+    ]
+    assert kinds[0].same(kinds[1])
+
+
 def test_symmetric_models_keep_the_zero_point_0_and_the_relu(tmp_path):
     graph = quantized(floating(), tmp_path, "int8", symmetric=True)
     result = swapped(graph, "Relu")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Builder
 
+from actcc.activations import find_activations
 from actcc.calibration import SampleSet, load_samples
 from actcc.graph import Array, Graph
 from actcc.quantization.equalisation import equalised, find_pairs
@@ -113,6 +114,18 @@ def test_a_bound_for_all_channels_is_left_alone() -> None:
     x = build.add("Clip", build.conv("images", 3, 4), *bounds)
     build.add("Relu", build.conv(x, 4, 4), output="y")
     graph = Graph.load(build.model((1, 3, SIZE, SIZE), {"y": (1, 4, SIZE, SIZE)}))
+    assert find_pairs(graph, nodes(graph)) == []
+
+
+def test_an_activation_that_is_rounded_inside_is_left_alone() -> None:
+    build = Builder()
+    scale = build.weight(np.array(0.02))
+    x = build.conv("images", 3, 4)
+    stored = build.add("QuantizeLinear", build.add("Mul", x, build.weight(np.array(0.1))), scale)
+    x = build.add("Max", x, build.add("DequantizeLinear", stored, scale))
+    build.add("Relu", build.conv(x, 4, 4), output="y")
+    graph = Graph.load(build.model((1, 3, SIZE, SIZE), {"y": (1, 4, SIZE, SIZE)}))
+    assert next(match.activation.name for match in find_activations(graph)) == "LeakyRelu"
     assert find_pairs(graph, nodes(graph)) == []
 
 

@@ -211,7 +211,7 @@ MATMUL = "g (float[3,3] x) => (float[3,3] y) { y = MatMul(x, w) }"
             }""",
             {"q": np.ones((3, 3), np.int8), "s": np.array(0.1, np.float32)},
             "its weights are computed, by DequantizeLinear 'DequantizeLinear0'; it has to be int8 "
-            "without a zero point, behind an input in int8, of a Conv or Gemm",
+            "without a zero point, in float32 steps, behind an input in int8, of a Conv or Gemm",
         ),
         (
             "g (float[3,3] x) => (float[3,3] y) { y = MatMul(w, x) }",

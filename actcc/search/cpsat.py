@@ -16,6 +16,9 @@ SOLVER_WORKERS = 2  # part of a plan's provenance: CP-SAT's answer may depend on
 _SOLVE_LIMIT_S = 20.0
 # What a plan spends at least: drops within the noise may be negative.
 _LEAST_SPENT = 0.05
+# How much more by prediction is tried, once each, where the first plans do not hold.
+_LEAPS = (8.0, 64.0)
+_FAILED_BEFORE_A_LEAP = 2
 
 
 class CpSat:
@@ -25,18 +28,29 @@ class CpSat:
     of different passes do not add up in the same way, and plans of one kind of rewrite can be
     better than their predictions say. At last it doubts the plans that bound it: drops are measured
     on few samples, and one that kept the budget but for its confidence was perhaps unlucky.
+
+    Where candidates are priced in groups, as layers in int8 are, and the first plans do not hold,
+    it leaps to plans that lose many times more by prediction: what a layer in int8 loses is
+    estimated alone and rounded to the nearest, and most of it is made good where many are rounded
+    together.
     """
 
     def __init__(self, space: Space, seen: Sequence[Trial | Refused]) -> None:
         self._space = functools.reduce(Space.sized_by, seen, space)
         self._allowance = _first_allowance(space, seen)
+        self._first = self._allowance.value
         self._seen = list(seen)
         self._exhausted = self._allowance.value <= 0
         self._narrowed = False
         self._doubted: list[Trial | Refused] = []
+        self._leaps = list(_LEAPS) if space.problem.pairs else []
+        self._leaping = False
 
     def propose(self) -> Chosen | None:
         """See `Strategy`."""
+        leap = self._leap()
+        if leap is not None:
+            return leap
         chosen = self._next()
         while chosen is None and (self._narrow() or self._doubt()):
             chosen = self._next()
@@ -52,6 +66,20 @@ class CpSat:
             self._exhausted = True  # everything that saves time is in the plan already
             return
         self._allowance.learn(held=held, spent=0.0 if known and held else spent)
+
+    def _leap(self) -> Chosen | None:
+        """A plan far beyond those that failed; None where one held, or nothing is left to leap."""
+        tried = [t for t in self._seen if isinstance(t, Trial) and t.predicted_loss > 0]
+        failed = [trial for trial in tried if not self._space.spent(trial)[0]]
+        early = len(failed) < _FAILED_BEFORE_A_LEAP or len(failed) < len(tried)
+        if early or not self._leaps or not isinstance(self._allowance, Allowance):
+            return None
+        try:
+            chosen = self._solve(self._leaps.pop(0) * self._first)
+        except InfeasibleError:
+            return None  # the other budgets; the plans that were tried keep them
+        self._leaping = True
+        return chosen
 
     def _next(self) -> Chosen | None:
         """The plan for the present allowance; None where its two sides have met."""

@@ -62,6 +62,11 @@ class CpSat:
         if not known:
             self._seen.append(trial)
             self._space = self._space.sized_by(trial)
+        if self._leaping:  # it was not the allowance that was tried
+            self._leaping = False
+            if held:
+                self._allowance = self._warm()
+            return
         if known and held and self._allowance.value >= self._space.largest_loss:
             self._exhausted = True  # everything that saves time is in the plan already
             return

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from actcc.errors import BudgetError
+from actcc.errors import BudgetError, require_known
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,7 @@ def check_precision(name: str) -> str:
     Raises:
         BudgetError: there is no such precision.
     """
-    if name not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise BudgetError(f"--precision: there is none named '{name}'; use one of: {known}")
-    return name
+    return require_known("--precision", "precision", name, PRECISIONS, BudgetError)
 
 
 def load_preset(name: str) -> Effort:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class ActccError(Exception):
@@ -64,3 +64,17 @@ class InfeasibleError(ActccError):
     def __init__(self, message: str, nearest: Mapping[str, int] | None = None) -> None:
         super().__init__(message)
         self.nearest: dict[str, int] = dict(nearest or {})
+
+
+def require_known(
+    option: str, kind: str, name: str, known: Iterable[str], error: type[ActccError]
+) -> str:
+    """The name itself.
+
+    Raises:
+        ActccError: of the type `error`; nothing of that kind is called so.
+    """
+    names = tuple(known)
+    if name not in names:
+        raise error(f"{option}: there is no {kind} '{name}'; use one of: {', '.join(names)}")
+    return name

@@ -130,8 +130,6 @@ _NAMES = {8: "int8", 7: "int8, weights in 7 bits"}
 _NOT_FLOAT = "not in float32"
 # What a kernel in int8 cuts off for nothing.
 _SWALLOWED = frozenset({"Relu", "Relu6"})
-
-
 # What activations are swapped for to be computed in int8: as close, and cheaper there.
 _CHEAPER_IN_INT8 = frozenset({"HardSigmoid", "HardSwish"})
 _ACTIVATION, _RANGES = "activation", "ranges"

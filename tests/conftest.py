@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from networks import images, residual_network
 
 # Each process has a core to itself; libraries read these when they are loaded.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -61,3 +64,12 @@ def unrepaired(monkeypatch: pytest.MonkeyPatch) -> None:
     from actcc.repair import RepairMethod
 
     monkeypatch.setattr("actcc.job.RepairMethod", lambda: RepairMethod("none"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small residual network, with images for it in `calib.npz` beside it."""
+    path = tmp_path / "network.onnx"
+    onnx.save_model(residual_network(), path)
+    np.savez(tmp_path / "calib.npz", images=images(20))
+    return path

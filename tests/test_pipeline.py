@@ -4,11 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from every_rewrite import Immediately
-from networks import Builder, images, residual_network
+from networks import Builder
 
 import actcc.search.cpsat
 from actcc.budget import Budget
@@ -29,14 +28,6 @@ def optimize(model: object, target: str, **named: object) -> Result:
     """In this process and without a repair, which is most of a run's time."""
     plain = {"executor": Immediately(), "repair": RepairMethod("none")}
     return run_pipeline(model, target, **{**plain, **named})  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "network.onnx"
-    onnx.save_model(residual_network(), path)
-    np.savez(tmp_path / "calib.npz", images=images(20))
-    return path
 
 
 @pytest.fixture

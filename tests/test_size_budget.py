@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 from every_rewrite import Immediately
-from networks import images, residual_network
 
 from actcc.apply import apply_plan
 from actcc.budget import Budget, parse_drop
@@ -21,14 +18,6 @@ from actcc.repair import RepairMethod
 from actcc.result import Result
 
 pytestmark = pytest.mark.usefixtures("simplify_here")
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "network.onnx"
-    onnx.save_model(residual_network(), path)
-    np.savez(tmp_path / "calib.npz", images=images(20))
-    return path
 
 
 def optimize(model: Path, budget: Budget, **named: object) -> Result:

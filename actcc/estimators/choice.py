@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actcc.accuracy.fidelity import Fidelity
 from actcc.calibration import SampleSet
-from actcc.errors import DataError, SearchError
+from actcc.errors import DataError, SearchError, require_known
 from actcc.estimators import ESTIMATORS, LEARNED
 from actcc.estimators.estimator import Estimator, Subject
 from actcc.estimators.ranking import ALL_ESTIMATORS, Standings, rank_estimators
@@ -28,10 +28,7 @@ def check_estimator(name: str) -> str:
     Raises:
         SearchError: no estimator is called so.
     """
-    if name not in CHOICES:
-        known = ", ".join(CHOICES)
-        raise SearchError(f"--estimator: there is no estimator '{name}'; use one of: {known}")
-    return name
+    return require_known("--estimator", "estimator", name, CHOICES, SearchError)
 
 
 def works_without_calibration(name: str) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from actcc.calibration import SampleSet
-from actcc.errors import ActccError, InfeasibleError, SearchError
+from actcc.errors import ActccError, InfeasibleError, SearchError, require_known
 from actcc.graph import Graph, content_hash
 from actcc.journal import Journal
 from actcc.pass_api import Pass
@@ -42,10 +42,7 @@ def check_strategy(name: str) -> str:
     Raises:
         SearchError: no strategy is called so.
     """
-    if name not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
-        raise SearchError(f"--search: there is no strategy '{name}'; use one of: {known}")
-    return name
+    return require_known("--search", "strategy", name, STRATEGIES, SearchError)
 
 
 def search_plans(search: Search, progress: Progress, strategy: str = "cpsat") -> Trials:

@@ -108,7 +108,8 @@ def neighbouring_nodes(
     frontier = [tensor for name in site.nodes for tensor in graph.node(name).inputs]
     for _ in range(_STEPS):
         frontier = [t for tensor in frontier for t in _step_back(graph, tensor, names)]
-    frontier = [graph.tensor(site.writes)]
+    written = [tensor for name in site.nodes for tensor in graph.node(name).outputs]
+    frontier = [tensor for tensor in written if not tensor.is_empty()]
     for _ in range(_STEPS):
         frontier = [t for tensor in frontier for t in _step_on(graph, tensor, names)]
     _add_what_comes_with(graph, names, constant_nodes(graph) if constants is None else constants)

@@ -24,6 +24,24 @@ def test_the_neighbourhood_reaches_from_the_convolution_before_to_the_readers() 
     assert ops == ["Conv", "Conv", "Mul", "Sigmoid"]
 
 
+def test_what_reads_any_tensor_of_a_site_is_in_its_neighbourhood() -> None:
+    body = """
+        one = Conv(x, w)
+        other = Conv(x, w)
+        y = Relu(one)
+        z = Relu(other)
+    """
+    header = '<ir_version: 8, opset_import: ["": 17]> network'
+    model = onnx.parser.parse_model(
+        f"{header} (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y, float[1, 1, 4, 4] z)"
+        f" <float[1, 1, 1, 1] w = {{2.0}}> {{ {body} }}"
+    )
+    graph = Graph.load(model)
+    site = Site(list(graph.nodes("Conv")), "x", "one")
+    around = neighbouring_nodes(graph, site)
+    assert sorted(graph.node(name).op for name in around) == ["Conv", "Conv", "Relu", "Relu"]
+
+
 def test_equal_places_share_one_query() -> None:
     graph = Graph.load(residual_network())
     sites = find_sites(graph, PASSES, load_target("npu1")).sites

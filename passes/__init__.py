@@ -8,6 +8,7 @@ from actcc.passes.cancel_transposes import CancelTransposes
 from actcc.passes.collapse_convolutions import CollapseConvolutions
 from actcc.passes.collapse_matrix_products import CollapseMatrixProducts
 from actcc.passes.compress_weights import CompressWeights
+from actcc.passes.convolve_before_resize import ConvolveBeforeResize
 from actcc.passes.drop_activation import DropActivation
 from actcc.passes.factorize_layers import FactorizeLayers
 from actcc.passes.fold_batch_norm import FoldBatchNorm
@@ -45,6 +46,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     DropActivation,
     SpaceToDepthStem,
     PoolingChain,
+    ConvolveBeforeResize,
     MergeConvolutions,
     MergeMatrixProducts,
     CollapseConvolutions,

@@ -52,6 +52,12 @@ from actcc.linear.reading import (
     spatial_sizes,
     types_in_every_run,
 )
+from actcc.linear.resizing import (
+    fixed_channels,
+    is_resize,
+    resize_arguments,
+    resize_obstacle,
+)
 
 __all__ = [
     "LARGER",
@@ -81,10 +87,12 @@ __all__ = [
     "element_of",
     "factors",
     "fits",
+    "fixed_channels",
     "fold_batch_norm",
     "fully_connected",
     "identity",
     "is_convolution",
+    "is_resize",
     "is_sum",
     "is_whole_sum",
     "largest_composed",
@@ -94,6 +102,8 @@ __all__ = [
     "parallel_branches",
     "per_channel",
     "regrouped",
+    "resize_arguments",
+    "resize_obstacle",
     "spatial_sizes",
     "spread",
     "statistics_as_scale",

@@ -16,6 +16,7 @@ from actcc.graph.compare import compare
 from actcc.normalize import Normalized, normalize
 from actcc.pass_api import Pass, find_sites
 from actcc.passes import BUILT_IN
+from actcc.passes.convolve_before_resize import ConvolveBeforeResize
 from actcc.passes.pooling_chain import PoolingChain
 from actcc.passes.space_to_depth_stem import SpaceToDepthStem
 from actcc.runtime import random_feeds
@@ -106,6 +107,13 @@ def test_stem_and_pooling_of_detectors_are_offered(name: str, by: Pass, kind: st
     graph = normalized(name).graph
     assert [entry.site.kind for entry in survey(graph, by).sites] == [kind]
     assert len(all_applied(graph, by)) == 1
+
+
+@pytest.mark.parametrize("name", ["yolov5", "yolox"])
+def test_layers_behind_both_resized_maps_of_a_neck_are_offered_before_them(name: str) -> None:
+    graph = normalized(name).graph
+    applied = all_applied(graph, ConvolveBeforeResize())
+    assert [operators(graph)["Concat"] - operators(each)["Concat"] for each in applied] == [1, 1]
 
 
 def test_every_small_network_has_one_of_full_size() -> None:

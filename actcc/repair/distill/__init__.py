@@ -39,7 +39,7 @@ def distill(
     Blocks of the network in topological order, then all of it at once, are fitted to the original's
     activations and outputs on varied samples. A fifth of the samples is held out: new weights are
     kept only where they lower the loss on those, and in the end only where the outputs have come
-    closer. On a GPU where PyTorch sees one, else with as many threads as PyTorch is set to. What it
+    closer. On a GPU where PyTorch sees one, else on as many cores as PyTorch is set to. What it
     finds depends on how many steps the time allows, so it differs from run to run.
 
     Args:
@@ -64,8 +64,15 @@ def distill(
             f"distill: a time limit of {time_limit_s} s leaves no time; give seconds above 0"
         )
     require_torch()
-    from actcc.repair.distill.distillation import fine_tune
+    from actcc.repair.distill.distillation import fine_tune, workers_of_one_thread
 
-    return fine_tune(
-        original, rewritten, samples, time_limit_s=time_limit_s, seed=seed, advance=advance
-    )
+    with workers_of_one_thread() as workers:
+        return fine_tune(
+            original,
+            rewritten,
+            samples,
+            time_limit_s=time_limit_s,
+            seed=seed,
+            workers=workers,
+            advance=advance,
+        )

@@ -8,9 +8,10 @@ layer and its outputs: what one block could not do, others make up for.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -93,6 +94,17 @@ class _Networks:
         return set_weights(self.rewritten, self.layers.values(), self.weights)
 
 
+@contextlib.contextmanager
+def workers_of_one_thread() -> Iterator[int]:
+    """PyTorch with one thread; gives how many it had, which may compute side by side instead."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield 1 if torch.cuda.is_available() else threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 def fine_tune(
     original: Graph,
     rewritten: Graph,
@@ -100,6 +112,7 @@ def fine_tune(
     *,
     time_limit_s: float,
     seed: int,
+    workers: int,
     advance: Advance,
 ) -> Distilled:
     """See `actcc.repair.distill.distill`."""
@@ -110,7 +123,7 @@ def fine_tune(
     networks = _Networks.of(original, rewritten, layers)
     before = _output_loss(networks, rewritten, held_out)
     spent_s = time.monotonic() - began
-    run = _Run(train, held_out, seed, advance)
+    run = _Run(train, held_out, seed, workers, advance)
     figures: list[SpanFigures] = []
     whole = segments(rewritten, layers, networks.translated.refused)
     parts = [part for segment in whole for part in blocks(rewritten, segment, layers)]
@@ -139,6 +152,7 @@ class _Run:
     train: SampleSet
     held_out: Sequence[Feeds]
     seed: int
+    workers: int
     advance: Advance
 
     def stage(
@@ -168,9 +182,9 @@ class _Run:
         if isinstance(problem, str):
             return networks, _figures(stage, span, None, problem)
         settings = (
-            Settings(_BLOCK_RATE, _BLOCK_REUSE, self.seed)
+            Settings(_BLOCK_RATE, _BLOCK_REUSE, self.seed, self.workers)
             if stage == "block"
-            else Settings(_WHOLE_RATE, 1, self.seed)
+            else Settings(_WHOLE_RATE, 1, self.seed, self.workers)
         )
         found = fit(problem, self._sample, len(self.train), self.held_out, end, settings)
         if not found.after < found.before:
@@ -190,10 +204,9 @@ class _Run:
         names = dict.fromkeys([*(f.name for f in compared), *leaf_names(groups)])
         if not names:
             return "none of its tensors has a counterpart in the original"
-        threads = torch.get_num_threads()
         feeder = Feeder(
-            Tap(networks.current(), span.reads, threads),
-            Tap(networks.original, list(names), threads),
+            Tap(networks.current(), span.reads),
+            Tap(networks.original, list(names)),
             networks.device,
         )
         few = self.held_out[: max(2, len(self.held_out) // 2)]
@@ -257,8 +270,7 @@ def _output_loss(networks: _Networks, graph: Graph, samples: Sequence[Feeds]) ->
     names = leaf_names(networks.groups)
     if not names:
         return math.nan
-    threads = torch.get_num_threads()
-    taps = [Tap(found, names, threads) for found in (graph, networks.original)]
+    taps = [Tap(found, names) for found in (graph, networks.original)]
     found, targets = ([_on_host(tap.read(s)) for s in samples] for tap in taps)
     together = {name: torch.cat([part[name] for part in targets]) for name in names}
     losses = Losses.of((), networks.groups, together)

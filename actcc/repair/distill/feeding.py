@@ -16,7 +16,7 @@ from actcc.runtime import run, session
 class Tap:
     """Reads tensors inside a network."""
 
-    def __init__(self, graph: Graph, names: Collection[str], threads: int) -> None:
+    def __init__(self, graph: Graph, names: Collection[str]) -> None:
         fed = {str(tensor.name) for tensor in graph.inputs}
         self._fed = [name for name in names if name in fed]
         self._names = [name for name in names if name not in fed]
@@ -25,7 +25,7 @@ class Tap:
             nodes = _ancestors(graph, self._names)
             part = extract(graph, nodes, self._names, static=False)
             self._reads = [str(tensor.name) for tensor in part.inputs]
-            self._session = session(part, threads=threads)
+            self._session = session(part)
 
     def read(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The tensors by name."""

@@ -3,6 +3,10 @@
 A held-out loss is taken at the start, a few times on the way and at the end. Where it has not
 fallen since the last time, the fit goes back to the best weights and halves its rate; the best are
 kept, or those of the start, where nothing is better.
+
+A step's samples are split among workers, threads that compute with one thread of PyTorch each. Its
+own threads wait for each other behind every operator: two of them on two busy cores took 3.2 s for
+the step of yolox_nano that one took 0.5 s for.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +47,13 @@ class Settings:
     Attributes:
         rate: the largest step, in deviations of a layer's output.
         reuse: how many steps are made for each batch that is run through both networks.
+        workers: among which a step's samples are split.
     """
 
     rate: float
     reuse: int
     seed: int
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -125,42 +132,56 @@ def fit(
         train: gives training sample `index` below `count`.
         deadline: on the clock of `time.monotonic`.
     """
-    chunks = [
-        problem.feeder.batch(held_out[low : low + _HELD_OUT_CHUNK])
-        for low in range(0, len(held_out), _HELD_OUT_CHUNK)
-    ]
-    parameters = problem.parameters(chunks[0])
-    checked = time.monotonic()
-    course = _Course(parameters, lambda weights: _held_out_loss(problem, chunks, weights))
-    check_s = time.monotonic() - checked
-    source = _Source(problem, train, count, settings)
-    steps = _descend(problem, parameters, source, course, deadline - 1.5 * check_s, settings)
-    if steps:
-        course.check()
-    return Fit(course.best(), steps, course.start, course.least)
+    with ThreadPoolExecutor(settings.workers) as pool:
+        chunks = [
+            problem.feeder.batch(held_out[low : low + _HELD_OUT_CHUNK])
+            for low in range(0, len(held_out), _HELD_OUT_CHUNK)
+        ]
+        parameters = problem.parameters(chunks[0])
+        checked = time.monotonic()
+        course = _Course(parameters, lambda found: _held_out_loss(problem, chunks, found, pool))
+        if problem.losses.is_negligible(course.start):
+            return Fit({}, 0, course.start, course.start)
+        check_s = time.monotonic() - checked
+        source = _Source(problem, train, count, settings, pool)
+        end = deadline - 1.5 * check_s
+        steps = _descend(problem, parameters, source, course, end, settings, pool)
+        if steps:
+            course.check()
+        return Fit(course.best(), steps, course.start, course.least)
 
 
 class _Source:
-    """Batches of varied samples; each serves several steps, mixed with others."""
+    """Batches of varied samples, one for each worker; each serves several steps, among others.
+
+    Attributes:
+        size: samples of a worker's batch.
+    """
 
     def __init__(
-        self, problem: Problem, train: Callable[[int], Feeds], count: int, settings: Settings
+        self,
+        problem: Problem,
+        train: Callable[[int], Feeds],
+        count: int,
+        settings: Settings,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._problem, self._train, self._count = problem, train, count
         self._random = np.random.default_rng(settings.seed)
-        self._reuse = settings.reuse
-        self._pool: list[Batch] = []
+        self._reuse, self._workers, self._threads = settings.reuse, settings.workers, pool
+        self._pool: list[list[Batch]] = []
         self.size = 1
 
-    def draw(self, step: int) -> Batch:
-        """The batch of a step."""
+    def draw(self, step: int) -> list[Batch]:
+        """The batches of a step."""
         if step % self._reuse == 0 or not self._pool:
-            drawn = self._random.permutation(self._count)[: self.size]
+            drawn = self._random.permutation(self._count)[: self.size * self._workers]
             feeds = varied([self._train(int(index)) for index in drawn], self._random)
-            batch = self._problem.feeder.batch(feeds)
+            parts = [feeds[first :: self._workers] for first in range(self._workers)]
+            batches = list(self._threads.map(self._problem.feeder.batch, filter(None, parts)))
             if self._reuse > 1:
-                self._pool = [*self._pool[-_POOL + 1 :], batch]
-            return batch
+                self._pool = [*self._pool[-_POOL + 1 :], batches]
+            return batches
         return self._pool[int(self._random.integers(len(self._pool)))]
 
 
@@ -171,6 +192,7 @@ def _descend(
     course: _Course,
     end: float,
     settings: Settings,
+    pool: ThreadPoolExecutor,
 ) -> int:
     """Steps until the end; returns how many. Where a check finds no gain, the rate is halved."""
     optimiser = _optimiser(course)
@@ -185,14 +207,15 @@ def _descend(
             continue
         for group in optimiser.param_groups:
             group["lr"] = rate * _schedule(part)
-        _step(problem, parameters, source.draw(steps), optimiser, course.free)
+        _step(problem, parameters, source.draw(steps), optimiser, course.free, pool)
         course.stepped()
         steps += 1
         taken = time.monotonic() - now
         longest = max(0.7 * longest, taken)
         if steps == 2:  # the first one warms up
             affordable = (end - time.monotonic()) / (_STEPS_FOR_A_BATCH * taken)
-            source.size = int(min(max(affordable, 1), _LARGEST_BATCH))
+            most = math.ceil(_LARGEST_BATCH / settings.workers)
+            source.size = int(min(max(affordable, 1), most))
             longest *= source.size
     return steps
 
@@ -204,13 +227,18 @@ def _optimiser(course: _Course) -> torch.optim.Optimizer:
 def _step(
     problem: Problem,
     parameters: Sequence[Parameter],
-    batch: Batch,
+    batches: Sequence[Batch],
     optimiser: torch.optim.Optimizer,
     free: Sequence[torch.Tensor],
+    pool: ThreadPoolExecutor,
 ) -> None:
-    optimiser.zero_grad()
-    loss = problem.loss(batch, {parameter.name: parameter.value for parameter in parameters})
-    loss.backward()  # type: ignore[no-untyped-call]
+    def slopes(batch: Batch) -> tuple[torch.Tensor | None, ...]:
+        loss = problem.loss(batch, {parameter.name: parameter.value for parameter in parameters})
+        return torch.autograd.grad(loss, free, allow_unused=True)
+
+    for tensor, parts in zip(free, zip(*pool.map(slopes, batches), strict=True), strict=True):
+        found = [part for part in parts if part is not None]
+        tensor.grad = torch.stack(found).sum(0) / len(batches) if found else None
     if math.isfinite(float(torch.nn.utils.clip_grad_norm_(free, _STEEPEST))):
         optimiser.step()
 
@@ -221,9 +249,14 @@ def _schedule(part: float) -> float:
     return warm * 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
 
 
-def _held_out_loss(problem: Problem, batches: Sequence[Batch], weights: Tensors) -> float:
+def _held_out_loss(
+    problem: Problem, batches: Sequence[Batch], weights: Tensors, pool: ThreadPoolExecutor
+) -> float:
     """The mean over batches; infinite where it is no number."""
-    with torch.no_grad():
-        losses = [float(problem.loss(batch, weights)) for batch in batches]
-    mean = sum(losses) / len(losses)
+
+    def loss(batch: Batch) -> float:
+        with torch.no_grad():  # of this thread
+            return float(problem.loss(batch, weights))
+
+    mean = sum(pool.map(loss, batches)) / len(batches)
     return mean if math.isfinite(mean) else math.inf

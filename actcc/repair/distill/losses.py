@@ -16,6 +16,7 @@ as much as a score that is off, so it is the relative gain of each kind that cou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,11 @@ class Losses:
             features = [self._feature(feature, found, targets) for feature in self.features]
             terms.append(torch.stack(features).mean())
         return torch.stack([(term + _NEGLIGIBLE).log() for term in terms]).sum()
+
+    def is_negligible(self, total: float) -> bool:
+        """Whether a total says that no more than a ten-thousandth is missed of anything."""
+        kinds = {leaf.kind for group in self.groups for leaf in group.leaves}
+        return total <= (len(kinds) + bool(self.features)) * math.log(2 * _NEGLIGIBLE)
 
     def outputs(self, found: Tensors, targets: Tensors) -> torch.Tensor:
         """The mean of the shares of probabilities and of values."""

@@ -4,6 +4,7 @@
     python tests/repair/benchmark_repair.py --shared FOLDER   yolox_nano too, with COCO images
     python tests/repair/benchmark_repair.py --steps           what each step adds
     python tests/repair/benchmark_repair.py --memory 64MiB    what spilling costs
+    python tests/repair/benchmark_repair.py --distill 240     what distillation adds in 240 s
 
 Calibration and evaluation images are disjoint, and no label is used by the repair. mAP50 and
 mAP50-95 are relative to the original's; behind a repaired one stands where it lies with 80 %
@@ -30,11 +31,12 @@ from actcc.graph import Graph
 from actcc.normalize import normalize
 from actcc.pass_api import apply_candidates, find_sites, select_passes
 from actcc.repair import Repaired, Steps, repair
+from actcc.repair.distill import distill
 from actcc.runtime import run, session
 from actcc.targets import load_target
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "garment_detector"
-CASES = ("all HardSwish", "all ReLU", "every other site ReLU")
+CASES = ("all HardSwish", "all ReLU", "every other site ReLU", "later half ReLU")
 METRICS = ("coco-map50", "coco-map")
 FORWARD_REPEATS = 3
 CONFIDENCE = 0.9
@@ -75,6 +77,8 @@ class Network:
         sites = [s for s in found if s.pass_name == "swap-activation" and s.site.kind == "Silu"]
         if case.startswith("every other"):
             sites = sites[::2]
+        elif case.startswith("later half"):
+            sites = sites[len(sites) // 2 :]
         function = "HardSwish" if case.endswith("HardSwish") else "Relu"
         chosen = [
             (site, next(c.name for c in site.candidates if c.computes == function))
@@ -124,17 +128,24 @@ def main() -> None:
             if arguments.steps:
                 _print_steps(network, case, original, memory)
             else:
-                _print_case(network, case, original, memory)
+                _print_case(network, case, original, memory, arguments.distill)
 
 
 def _networks(arguments: argparse.Namespace) -> Iterator[Network]:
-    yield Network.load("garment_detector", EXAMPLE / "garment_detector.onnx", EXAMPLE, "yolo")
-    if arguments.shared is not None:
+    if arguments.network in (None, "garment_detector"):
+        yield Network.load("garment_detector", EXAMPLE / "garment_detector.onnx", EXAMPLE, "yolo")
+    if arguments.shared is not None and arguments.network in (None, "yolox_nano"):
         model = arguments.shared / "models" / "yolox_nano_416.onnx"
         yield Network.load("yolox_nano", model, arguments.shared / "data" / "coco", "yolox")
 
 
-def _print_case(network: Network, case: str, original: Sequence[Scores], memory_bytes: int) -> None:
+def _print_case(
+    network: Network,
+    case: str,
+    original: Sequence[Scores],
+    memory_bytes: int,
+    distill_s: float | None,
+) -> None:
     rewritten, places = network.rewritten(case)
     naive = network.accuracy(rewritten)
     found = repair(network.graph, rewritten, network.calibration, memory_bytes=memory_bytes)
@@ -144,7 +155,18 @@ def _print_case(network: Network, case: str, original: Sequence[Scores], memory_
         f"  {case:22} {places:4} sites  naive {_relative(naive, original)}  "
         f"repaired {_relative(repaired, original)} {_interval(repaired, original)}  "
         f"{found.seconds:5.1f} s, "
-        f"{found.seconds / forward:4.1f} × forward passes ({forward:.1f} s), {_memory(found)}"
+        f"{found.seconds / forward:4.1f} × forward passes ({forward:.1f} s), {_memory(found)}",
+        flush=True,
+    )
+    if distill_s is None:
+        return
+    tuned = distill(network.graph, found.graph, network.calibration, time_limit_s=distill_s)
+    after = network.accuracy(tuned.graph)
+    steps = sum(span.steps for span in tuned.spans)
+    print(
+        f"  {case:22} distilled {_relative(after, original)} {_interval(after, original)}  "
+        f"{tuned.seconds:5.1f} s, {steps} steps",
+        flush=True,
     )
 
 
@@ -202,6 +224,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--case", choices=CASES, action="append", help="only this one")
     parser.add_argument("--steps", action="store_true", help="what each step adds")
     parser.add_argument("--memory", default="2GiB", help="for activations between layers")
+    parser.add_argument("--distill", type=float, metavar="SECONDS", help="behind the closed form")
+    parser.add_argument("--network", help="only this one: garment_detector or yolox_nano")
     return parser.parse_args()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.quantization.distribution import Range
-from actcc.quantization.qdq import Step
+from actcc.quantization.steps import Step
 from actcc.repair.layers import Layer, find_layers
 
 _CUTS = frozenset({"Relu", "Clip"})
@@ -123,7 +123,7 @@ def _int8_layer(
         weights[1].astype(np.float64).reshape(layer.groups, layer.outputs),
         _BITS_7 if np.abs(weights[0].astype(np.int16)).max(initial=0) <= _BITS_7 else _BITS_8,
         None if bias is None else bias[1].reshape(-1),
-        _range(step),
+        step.range,
     )
 
 
@@ -139,16 +139,8 @@ def _behind(graph: Graph, node: Node) -> tuple[bool, str, Step] | None:
     readers = graph.consumers(readers[0].outputs[0])
     if len(readers) != 1 or readers[0].op != "DequantizeLinear":
         return None
-    constants = [graph.constant(tensor) for tensor in readers[0].inputs[1:3]]
-    if len(constants) < 2 or any(c is None or c.size != 1 for c in constants):
-        return None
-    scale, zero_point = constants
-    step = Step(float(scale.reshape(())), int(zero_point.reshape(())))  # type: ignore[union-attr]
-    return cut, readers[0].outputs[0].name, step
-
-
-def _range(step: Step) -> Range:
-    return -step.zero_point * step.scale, (255 - step.zero_point) * step.scale
+    step = Step.read(graph, readers[0])
+    return None if step is None else (cut, readers[0].outputs[0].name, step)
 
 
 def _dequantized(

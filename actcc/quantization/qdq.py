@@ -18,15 +18,14 @@ import numpy as np
 from actcc.activations.ranges import Range as ValueRange
 from actcc.activations.ranges import clip_bounds
 from actcc.errors import PassError
-from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph import Graph, Node, Tensor
 from actcc.linear.units import output_axis
 from actcc.quantization.distribution import Range
+from actcc.quantization.steps import Step
 
 # The first in which weights may have a scale for each output.
 OPSET = 13
-HIGHEST = 255
 _SMALLEST_SCALE = 1e-12
-_NO_WIDTH = 1e-8
 # In steps; the other half of 32 bits is for the products that are added.
 _LARGEST_BIAS = 2**30
 
@@ -51,31 +50,6 @@ SAME_SCALE = frozenset(
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 # A kernel in int8 cuts off what these cut off for nothing, where the range ends there.
 _CUTS = frozenset({"Relu", "Clip"})
-
-
-@dataclass(frozen=True)
-class Step:
-    """real = scale · (uint8 − zero point)"""
-
-    scale: float
-    zero_point: int
-
-    @classmethod
-    def of(cls, values: Range) -> Step:
-        """The step for values in a range, to which 0 is added; 0 is exact.
-
-        A range of no width, of a tensor that was always 0, gets one of width 1.
-        """
-        low, high = min(values[0], 0.0), max(values[1], 0.0)
-        if high - low < _NO_WIDTH:
-            high = low + 1.0
-        scale = float(np.float32((high - low) / HIGHEST))
-        return cls(scale, int(np.clip(round(-low / scale), 0, HIGHEST)))
-
-    @property
-    def constants(self) -> list[Array]:
-        """Operands of QuantizeLinear and DequantizeLinear."""
-        return [np.array(self.scale, np.float32), np.array(self.zero_point, np.uint8)]
 
 
 def feature_maps(graph: Graph, node: Node) -> list[Tensor]:
@@ -193,18 +167,19 @@ def read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
 
 def _has_step(graph: Graph, node: Node) -> bool:
     """Whether what a node dequantizes is uint8 with one scale; a model may hold other kinds."""
-    constants = [graph.constant(tensor) for tensor in node.inputs[1:3]]
-    whole = len(constants) == 2 and all(c is not None and c.size == 1 for c in constants)
-    return whole and constants[1].dtype == np.uint8  # type: ignore[union-attr]
+    if Step.read(graph, node) is None:
+        return False
+    zero_point = graph.constant(node.inputs[2])
+    return zero_point is not None and zero_point.dtype.name == "uint8"
 
 
 def _step_of(graph: Graph, dequantized: Tensor) -> Step:
     writer = graph.producer(dequantized)
     assert writer is not None
-    scale, zero_point = (graph.constant(tensor) for tensor in writer.inputs[1:3])
-    if scale is None or zero_point is None or scale.size != 1:
+    step = Step.read(graph, writer)
+    if step is None:
         raise PassError(f"'{dequantized.name}' is quantized by channel, which no layer reads")
-    return Step(float(scale.reshape(())), int(zero_point.reshape(())))
+    return step
 
 
 def weights_in_int8(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Tensor]:

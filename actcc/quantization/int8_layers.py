@@ -71,7 +71,7 @@ def find_int8_layers(reference: Graph, quantized: Graph) -> list[Int8Layer]:
     return found
 
 
-def with_real_weights(quantized: Graph, layers: list[Int8Layer]) -> Graph:
+def dequantized_twin(quantized: Graph, layers: list[Int8Layer]) -> Graph:
     """A copy whose int8 layers hold the values of their weights and biases as floats."""
     result = quantized.copy()
     for layer in layers:

@@ -22,12 +22,7 @@ from actcc.accuracy.fidelity import FidelityReference
 from actcc.calibration import SampleSet
 from actcc.graph import Array, Graph
 from actcc.quantization.equalization import equalizable_pairs, equalized
-from actcc.quantization.int8_layers import (
-    Int8Layer,
-    dequantized_twin,
-    find_int8_layers,
-    store,
-)
+from actcc.quantization.int8_layers import Int8Layer, dequantized_twin, find_int8_layers, store
 from actcc.quantization.layer_fit import ALL_STEPS, FitSteps, Rounding, Rows, fit_rounded
 from actcc.repair.execution import Execution
 from actcc.repair.layers import Layer, count_positions, find_layers, rows_of, targets_of

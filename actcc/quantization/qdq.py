@@ -11,7 +11,6 @@ each output and no zero point, biases int32 in the product of both scales (Jacob
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,12 +21,13 @@ from actcc.graph import Graph, Node, Tensor
 from actcc.linear.units import output_axis
 from actcc.quantization.distribution import Range
 from actcc.quantization.steps import Step
+from actcc.site import Site
 
 # The first in which weights may have a scale for each output.
 OPSET = 13
 _SMALLEST_SCALE = 1e-12
 # In steps; the other half of 32 bits is for the products that are added.
-_LARGEST_BIAS = 2**30
+LARGEST_BIAS = 2**30
 
 # Operators with int8 kernels, and the inputs that are feature maps; None for all.
 _FEATURE_MAPS: Mapping[str, tuple[int, ...] | None] = {
@@ -49,7 +49,7 @@ SAME_SCALE = frozenset(
 )
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 # A kernel in int8 cuts off what these cut off for nothing, where the range ends there.
-_CUTS = frozenset({"Relu", "Clip"})
+CUTS = frozenset({"Relu", "Clip"})
 
 
 def feature_maps(graph: Graph, node: Node) -> list[Tensor]:
@@ -66,7 +66,7 @@ def cut_behind(graph: Graph, node: Node) -> Node | None:
     alone = len(readers) == 1 and not graph.is_output(written)
     if node.op not in _LAYERS | {"Add"} or not alone or graph.is_read_in_subgraph(written):
         return None
-    return readers[0] if readers[0].op in _CUTS else None
+    return readers[0] if readers[0].op in CUTS else None
 
 
 def written_by(graph: Graph, node: Node) -> Tensor:
@@ -79,14 +79,6 @@ def is_dequantized(graph: Graph, tensor: Tensor) -> bool:
     """Whether a tensor comes from int8 already."""
     writer = graph.producer(tensor)
     return writer is not None and writer.op == "DequantizeLinear"
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The nodes that one int8 kernel stands for, as `Graph.replace` wants them."""
-
-    nodes: tuple[str, ...]
-    writes: str
 
 
 def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_bits: int) -> None:
@@ -105,7 +97,8 @@ def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_b
     node = graph.node(name)
     cut = cut_behind(graph, node)
     last = cut or node
-    group = _Group(tuple(n.name for n in (node, cut) if n is not None), last.outputs[0].name)
+    # What one int8 kernel stands for.
+    group = Site([n for n in (node, cut) if n is not None], node.inputs[0], last.outputs[0])
     reads = {t.name: read(graph, t, ranges) for t in feature_maps(graph, node)}
     inputs = [reads.get(tensor.name, tensor) for tensor in node.inputs]
     first = next(iter(reads.values()))
@@ -196,7 +189,7 @@ def weights_in_int8(graph: Graph, node: Node, input_scale: float, bits: int) -> 
     if bias is not None:
         bias = np.broadcast_to(bias.reshape(-1).astype(np.float64), len(scales))
         # Weights may be that small, or zero; the bias has to fit all the same.
-        least = np.maximum(least, np.abs(bias) / (_LARGEST_BIAS * input_scale))
+        least = np.maximum(least, np.abs(bias) / (LARGEST_BIAS * input_scale))
     scales = np.maximum(scales, least.astype(np.float32))
     shape = [-1 if index == axis else 1 for index in range(weights.ndim)]
     rounded = np.clip(np.round(weights / scales.reshape(shape)), -highest, highest)

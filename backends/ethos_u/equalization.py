@@ -33,6 +33,7 @@ from actcc.graph import Array, Graph, Node
 from actcc.quantization import Range
 from actcc.quantization.layer_pairs import HOMOGENEOUS, find_pairs
 from actcc.quantization.observe import channel_values
+from actcc.site import Site
 
 _STEPS = 255
 _MOST_SAMPLES = 32
@@ -169,14 +170,7 @@ def _scale_gate(
     gate = graph.insert("Conv", operands, like=source, group=len(scales))
     bounds = [np.float32(0.0), np.float32(1.0)] if table == "Clip" else []
     gate = graph.insert(table, [gate, *bounds], like=source)
-    place = _Place(tuple(node.name for node in match.nodes), match.writes.name)
-    graph.replace(place, "Mul", [source, gate])
-
-
-@dataclass(frozen=True)
-class _Place:
-    nodes: tuple[str, ...]
-    writes: str
+    graph.replace(Site(match.nodes, match.reads, match.writes), "Mul", [source, gate])
 
 
 def _observed(

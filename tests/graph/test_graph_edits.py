@@ -159,6 +159,14 @@ def test_an_identity_stays_before_a_subgraph_that_reads_what_an_input_gives() ->
     assert operators(graph) == ["Identity", "If"]
 
 
+def test_redirected_nodes_read_the_new_tensor_at_every_place_and_others_the_old_one() -> None:
+    graph = chain(**{"Neg(b)": "Add(b, b)", "Abs(c)": "Add(c, b)"})
+    graph.redirect([graph.node("neg")], graph.tensor("b"), graph.tensor("a"))
+    assert [t.name for t in graph.node("neg").inputs] == ["a", "a"]
+    assert [t.name for t in graph.node("abs").inputs] == ["c", "b"]
+    checked(graph, chain())
+
+
 def test_an_input_can_be_appended() -> None:
     graph = Graph.load(
         onnx.parser.parse_model(

@@ -168,11 +168,6 @@ def _is_seen_behind(graph: Graph, tensor: Tensor, activated: frozenset[str]) -> 
 
 def _redirect(graph: Graph, name: str, read: Tensor, but: Tensor) -> None:
     """Let all that read a tensor read another one, but for the node that writes `but`."""
-    writer = graph.producer(but)
-    tensor = graph.tensor(name)
-    for node in graph.consumers(tensor):
-        if writer is not None and node.name == writer.name:
-            continue
-        for index, operand in enumerate(list(node.inputs)):
-            if operand is tensor:
-                graph.set_input(node, index, read)
+    tensor, writer = graph.tensor(name), graph.producer(but)
+    readers = [node for node in graph.consumers(tensor) if node is not writer]
+    graph.redirect(readers, tensor, read)

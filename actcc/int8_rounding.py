@@ -6,7 +6,7 @@ for and do not pile up. Weights and biases get other numbers (`actcc.quantizatio
 nothing else in the file changes, and so its latency does not.
 
 Before that, the channels of feature maps between layers are made alike
-(`actcc.quantization.equalisation`). Whether either helps is seen on samples that were held out: it
+(`actcc.quantization.equalization`). Whether either helps is seen on samples that were held out: it
 stays only where the outputs of the whole network come nearer to those of the network in floating
 point.
 """
@@ -21,13 +21,8 @@ import numpy as np
 from actcc.accuracy.fidelity import FidelityReference
 from actcc.calibration import SampleSet
 from actcc.graph import Array, Graph
-from actcc.quantization.equalisation import equalised, find_pairs
-from actcc.quantization.int8_layers import (
-    Int8Layer,
-    find_int8_layers,
-    store,
-    with_real_weights,
-)
+from actcc.quantization.equalization import equalizable_pairs, equalized
+from actcc.quantization.int8_layers import Int8Layer, dequantized_twin, find_int8_layers, store
 from actcc.quantization.layer_fit import ALL_STEPS, FitSteps, Rounding, Rows, fit_rounded
 from actcc.repair.execution import Execution
 from actcc.repair.layers import Layer, count_positions, find_layers, rows_of, targets_of
@@ -58,11 +53,11 @@ def quantize_network(
     """
     plain = quantize(reference)
     nodes = {layer.reference.node for layer in find_int8_layers(reference, plain)}
-    pairs = find_pairs(reference, nodes)
+    pairs = equalizable_pairs(reference, nodes)
     if not pairs or len(samples) < 2:
         return round_to_reference(reference, plain, samples)
     seen, held_out = _parts(samples)
-    alike = equalised(reference, pairs, seen.choose(_MOST_OBSERVED, seed=0))
+    alike = equalized(reference, pairs, seen.choose(_MOST_OBSERVED, seed=0))
     other = quantize(alike)
     before, after = _losses(reference, (plain, other), held_out)
     if after < (1 - _LEAST_GAIN) * before:
@@ -116,7 +111,7 @@ def fit_int8_weights(
 
     from threadpoolctl import threadpool_limits
 
-    twin, result = with_real_weights(quantized, list(layers)), quantized.copy()
+    twin, result = dequantized_twin(quantized, list(layers)), quantized.copy()
     own = {layer.node: layer for layer in find_layers(twin)[0].values()}
     with (
         threadpool_limits(1, user_api="blas"),  # how sums are split changes their last bits

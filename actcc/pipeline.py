@@ -311,7 +311,7 @@ def _prepare_int8(job: Job, verifier: Verifier) -> None:
         return
     try:
         with job.progress.stage("Running the original in int8"):
-            # With channels equalised, fitted weights gain nothing that is worth their time.
+            # With channels equalized, fitted weights gain nothing that is worth their time.
             fit = RepairMethod("none")
             verifier.prepare_int8(TfliteFiles(job.target, samples, tuple(job.skip), fit))
     except PricingError as error:

@@ -33,10 +33,7 @@ def structure_of_run(graph: Graph) -> Graph:
             written = node.outputs[0]
             shape = folded.types[written.name].shape or ()
             weights = folded.initializer(written.name, np.zeros(shape, np.float32))
-            for reader in folded.consumers(written):
-                for index, tensor in enumerate(reader.inputs):
-                    if tensor is written:
-                        folded.set_input(reader, index, weights)
+            folded.redirect(folded.consumers(written), written, weights)
     folded.prune()
     return folded
 

@@ -21,8 +21,6 @@ written out, which runtimes know as a whole only there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
@@ -101,8 +99,8 @@ def _rewrite(graph: Graph, region: Region) -> None:
             again = graph.insert(
                 "Transpose", [new[id(tensor)]], perm=list(region.permutation), name=tensor.name
             )
-            _read_instead(graph, rest, tensor, again)
-        _read_instead(graph, [n for n in readers if id(n) in gone], tensor, new[id(tensor)])
+            graph.redirect(rest, tensor, again)
+        graph.redirect([n for n in readers if id(n) in gone], tensor, new[id(tensor)])
     # Only now, when all that is new is read: what goes takes along what nothing reads.
     for node in going:
         if node.outputs:
@@ -144,10 +142,3 @@ def _constant(graph: Graph, tensor: Tensor, permutation: Permutation) -> Tensor 
         return tensor
     whole = values.reshape((1,) * (len(permutation) - values.ndim) + values.shape)
     return np.transpose(whole, inverse(permutation))
-
-
-def _read_instead(graph: Graph, readers: Sequence[Node], old: Tensor, new: Tensor) -> None:
-    for node in readers:
-        for index, tensor in enumerate(node.inputs):
-            if tensor is old:
-                graph.set_input(node, index, new)

@@ -50,10 +50,7 @@ class FoldConstants(NormalizingPass):
                 readers = [reader for reader in tensor.outputs if id(reader) not in inside]
                 if readers:
                     constant = graph.initializer(f"{tensor.name}_folded", folder.known[tensor.name])
-                    for reader in readers:
-                        for index, read in enumerate(reader.inputs):
-                            if read is tensor:
-                                graph.set_input(reader, index, constant)
+                    graph.redirect(readers, tensor, constant)
         before = len(nodes)
         graph.prune()
         after = sum(1 for _ in graph.nodes())

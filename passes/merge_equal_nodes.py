@@ -107,10 +107,7 @@ def _merge(graph: Graph, twin: Node, node: Node) -> Node | None:
     if _is_named(graph, goes):
         return None
     for kept, gone in zip(stays.outputs, goes.outputs, strict=True):
-        for reader in graph.consumers(gone):
-            for index, read in enumerate(reader.inputs):
-                if read is gone:
-                    graph.set_input(reader, index, kept)
+        graph.redirect(graph.consumers(gone), gone, kept)
     return stays
 
 

@@ -19,23 +19,17 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import onnx
-
 from actcc.activations import Activation, Match, find_activations
 from actcc.calibration import SampleSet
 from actcc.errors import PassError
-from actcc.graph import Graph, Node, Tensor
-from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
+from actcc.graph import Graph
+from actcc.graph.operators import ONNX_DOMAINS
 from actcc.pass_api import Group, Pass, rewrite
 from actcc.quantization import observed_ranges
 from actcc.quantization.activations import has_int8_form, quantize_activation
-from actcc.quantization.qdq import (
-    QUANTIZABLE,
-    feature_maps,
-    is_dequantized,
-    quantize_node,
-    written_by,
-)
+from actcc.quantization.eligibility import NOT_FLOAT, is_float32, is_in_int8, obstacle
+from actcc.quantization.groups import Int8Place, groups_in_int8
+from actcc.quantization.qdq import QUANTIZABLE, feature_maps, quantize_node, written_by
 from actcc.site import Candidate, Fact, OfferedSite, Refusal, Site
 from actcc.targets import Target
 
@@ -51,16 +45,16 @@ class QuantizeLayers(Pass):
         matches = find_activations(graph)
         inside = {node.name for match in matches for node in match.nodes}
         for match in matches:
-            if not has_int8_form(match.activation) or _is_in_int8(graph, match):
+            if not has_int8_form(match.activation) or is_in_int8(graph, match):
                 continue
-            if _is_float(graph, match.reads):
+            if is_float32(graph, match.reads):
                 yield _activation_site(match)
             else:
-                yield Refusal(match.writes.name, _NOT_FLOAT)
+                yield Refusal(match.writes.name, NOT_FLOAT)
         for node in graph.nodes():
             if node.op not in QUANTIZABLE or node.domain not in ONNX_DOMAINS or node.name in inside:
                 continue
-            reason = _obstacle(graph, node)
+            reason = obstacle(graph, node)
             if reason:
                 yield Refusal(node.outputs[0].name, reason)
             else:
@@ -92,28 +86,10 @@ class QuantizeLayers(Pass):
             yield Candidate(_NAMES[8 if _is_activation(site) else bits])
 
     def neighbours(self, graph: Graph, sites: Sequence[OfferedSite]) -> Iterator[Group]:
-        """What reads each other, with a swap between them that a kernel swallows, and swaps for
-        activations that are computed in int8 themselves.
-        """
+        """What `actcc.quantization.groups` says of layers and activations in int8."""
         own = [site for site in sites if site.pass_name == self.name]
-        readers = _by_reader(graph, own)
-        swaps = _swaps(graph, [site for site in sites if site.pass_name != self.name])
-        for site in own:
-            for reader in readers.get(_written(graph, site), ()):
-                yield (site, _names(site)), (reader, _names(reader))
-            if _is_activation(site.site):
-                swap = swaps.get(site.site.reads)
-                for names in () if swap is None else _swaps_in_int8(swap):
-                    assert swap is not None
-                    yield (swap, names), (site, _names(site))
-                continue
-            swap = swaps.get(graph.node(site.site.nodes[0]).outputs[0].name)
-            swallowed = () if swap is None else _swallowed(swap)
-            if swap is not None and swallowed:
-                pair = (site, _names(site)), (swap, swallowed)
-                yield pair
-                for reader in readers.get(swap.site.writes, ()):
-                    yield *pair, (reader, _names(reader))
+        places = [(site, _place(graph, site.site)) for site in own]
+        return groups_in_int8(graph, places, [s for s in sites if s.pass_name != self.name])
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Put quantize and dequantize nodes around the node or the activation."""
@@ -127,11 +103,6 @@ class QuantizeLayers(Pass):
 
 
 _NAMES = {8: "int8", 7: "int8, weights in 7 bits"}
-_NOT_FLOAT = "not in float32"
-# What a kernel in int8 cuts off for nothing.
-_SWALLOWED = frozenset({"Relu", "Relu6"})
-# What activations are swapped for to be computed in int8: as close, and cheaper there.
-_CHEAPER_IN_INT8 = frozenset({"HardSigmoid", "HardSwish"})
 _ACTIVATION, _RANGES = "activation", "ranges"
 
 
@@ -161,59 +132,10 @@ def _as_it_is_now(graph: Graph, site: Site) -> Site:
     raise PassError(f"no activation writes '{site.writes}' any more")
 
 
-def _is_in_int8(graph: Graph, match: Match) -> bool:
-    """Whether the runtime computes an activation in int8 as the model is."""
-    readers = graph.consumers(match.writes)
-    return is_dequantized(graph, match.reads) and any(r.op == "QuantizeLinear" for r in readers)
-
-
-def _swaps(graph: Graph, others: Sequence[OfferedSite]) -> dict[str, OfferedSite]:
-    """Sites where an activation stands, and another may stand, by what it reads."""
-    places = {(match.reads.name, match.writes.name) for match in find_activations(graph)}
-    return {
-        other.site.reads: other
-        for other in others
-        if (other.site.reads, other.site.writes) in places
-        and (_swallowed(other) or _swaps_in_int8(other))
-    }
-
-
-def _swaps_in_int8(site: OfferedSite) -> list[tuple[str, ...]]:
-    """Candidates by function that are worth computing in int8; several spellings are one there."""
-    functions = dict.fromkeys(
-        c.computes for c in site.candidates if c.computes.partition("(")[0] in _CHEAPER_IN_INT8
-    )
-    return [tuple(c.name for c in site.candidates if c.computes == f) for f in functions]
-
-
-def _written(graph: Graph, site: OfferedSite) -> str:
-    """Name of the tensor that a site in int8 writes."""
-    if _is_activation(site.site):
-        return site.site.writes
-    return str(written_by(graph, graph.node(site.site.nodes[0])).name)
-
-
-def _by_reader(graph: Graph, own: Sequence[OfferedSite]) -> dict[str, list[OfferedSite]]:
-    """Sites by the names of the tensors that they read in int8."""
-    found: dict[str, list[OfferedSite]] = {}
-    for site in own:
-        place = site.site
-        if _is_activation(place):
-            names = {place.reads}
-        else:
-            names = {tensor.name for tensor in feature_maps(graph, graph.node(place.nodes[0]))}
-        for name in sorted(names):
-            found.setdefault(name, []).append(site)
-    return found
-
-
-def _swallowed(site: OfferedSite) -> tuple[str, ...]:
-    """Names of a site's candidates that cost nothing behind a kernel in int8."""
-    return tuple(c.name for c in site.candidates if c.computes in _SWALLOWED)
-
-
-def _names(site: OfferedSite) -> tuple[str, ...]:
-    return tuple(candidate.name for candidate in site.candidates)
+def _place(graph: Graph, site: Site) -> Int8Place:
+    if _is_activation(site):
+        return Int8Place.of_activation(site)
+    return Int8Place.of_node(graph, site)
 
 
 def _with_ranges(site: Site, ranges: dict[str, tuple[float, float]]) -> Site:
@@ -224,39 +146,3 @@ def _with_ranges(site: Site, ranges: dict[str, tuple[float, float]]) -> Site:
 def _ranges(site: Site) -> dict[str, list[float]]:
     found: dict[str, list[float]] = json.loads(str(site.facts[_RANGES]))
     return found
-
-
-def _obstacle(graph: Graph, node: Node) -> str:
-    """Why a node cannot be computed in int8; empty where it can."""
-    tensors = [*feature_maps(graph, node), *node.outputs]
-    if not all(_is_float(graph, tensor) for tensor in tensors):
-        return _NOT_FLOAT
-    if len(node.outputs) != 1:
-        return "it writes several tensors"
-    if any(graph.constant(tensor) is not None for tensor in feature_maps(graph, node)):
-        return "an operand is constant"
-    if any(is_dequantized(graph, tensor) for tensor in node.inputs):
-        return "it is in int8 already"
-    if node.op in CONTRACTIONS and graph.constant(node.inputs[1]) is None:
-        return "its weights are not constant"
-    if node.op in CONTRACTIONS and len(node.inputs) > 2 and not node.inputs[2].is_empty():
-        bias = graph.constant(node.inputs[2])
-        if bias is None:
-            return "its bias is not constant"
-        if any(size != 1 for size in bias.shape[:-1]):
-            return "its bias is no vector"
-    if node.op == "Gemm" and any(node.attrs.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
-        return "it has factors of its own"
-    if node.op == "Gemm" and node.attrs.get("transA", 0):
-        return "it transposes what it reads"
-    if node.op == "MatMul" and graph.constant(node.inputs[1]).ndim != 2:  # type: ignore[union-attr]
-        return "its weights are no matrix"
-    return ""
-
-
-def _is_float(graph: Graph, tensor: Tensor) -> bool:
-    known = graph.types.get(tensor.name)
-    constant = graph.constant(tensor)
-    if constant is not None:
-        return bool(constant.dtype == "float32")
-    return known is not None and known.element == onnx.TensorProto.FLOAT

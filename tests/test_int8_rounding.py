@@ -12,7 +12,7 @@ from actcc.graph import Graph
 from actcc.int8_rounding import fit_int8_weights, quantize_network, round_to_reference
 from actcc.pass_api import OfferedSite, apply_candidates, find_sites
 from actcc.passes.quantize_layers import QuantizeLayers
-from actcc.quantization.int8_layers import find_int8_layers, with_real_weights
+from actcc.quantization.int8_layers import dequantized_twin, find_int8_layers
 from actcc.repair import RepairMethod
 from actcc.rewriting import rewrite_network
 from actcc.runtime import run, session
@@ -103,11 +103,11 @@ def test_nothing_but_whole_numbers_changes() -> None:
     onnx.checker.check_model(rounded.to_proto(), full_check=True)
 
 
-def test_the_twin_with_real_weights_computes_what_the_kernels_do() -> None:
+def test_the_twin_dequantized_twin_computes_what_the_kernels_do() -> None:
     graph = mixed_network()
     samples = seen(graph, 4)
     nearest = quantized(graph, samples)
-    twin = with_real_weights(nearest, find_int8_layers(graph, nearest))
+    twin = dequantized_twin(nearest, find_int8_layers(graph, nearest))
     assert (
         error(twin, nearest, samples) < 1e-4
     )  # a rounding that falls the other way, here and there

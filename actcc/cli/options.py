@@ -247,6 +247,27 @@ def work_options(seed: str, cache: str = "Measure every price anew.") -> Decorat
     )
 
 
+def run_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """What `data_options`, `pass_options` and `work_options` say, by the names of their arguments
+    in `actcc.optimize`, `actcc.pareto_front` and `actcc.rank_model`; the limit of samples is left
+    out, which has several names.
+    """
+    return {
+        "calibration": options["calib"],
+        "evaluation": options["evaluation"],
+        "preprocessing": options["preprocess"],
+        "metric": options["metric"],
+        "labels": options["labels"],
+        "input_shapes": parse_shapes(options["shapes"]),
+        "skip": options["skip"],
+        "also": options["also"],
+        "plugins": options["plugins"],
+        "seed": options["seed"],
+        "workers": options["workers"],
+        "cache": not options["no_cache"],
+    }
+
+
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """`("images=1x3x416x416",)` as a mapping; raises ModelError on anything else."""
     shapes: dict[str, tuple[int, ...]] = {}

@@ -8,7 +8,7 @@ outside an edit is never taken away.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -157,6 +157,13 @@ class Graph(View):
         if constant and tuple(before.shape) != tuple(operand.shape):
             self._forget_shapes(node)
         self._touch()
+
+    def redirect(self, readers: Iterable[Node], old: Tensor, new: Tensor) -> None:
+        """Let nodes read another tensor wherever they read an old one."""
+        for node in readers:
+            for index, tensor in enumerate(node.inputs):
+                if tensor is old:
+                    self.set_input(node, index, new)
 
     def append_input(self, node: Node, value: Operand) -> None:
         """Add an input at the end, a bias for example."""

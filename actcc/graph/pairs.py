@@ -111,6 +111,15 @@ def stored_as(graph: View, node: Node) -> StoredAs | None:
     return StoredAs(scale, zero_point)
 
 
+def stored_constant(graph: View, tensor: Tensor) -> tuple[Array, StoredAs] | None:
+    """Integers that are read as real values, and how; None where a tensor is no such constant."""
+    writer = None if tensor.is_empty() else graph.producer(tensor)
+    if writer is None or writer.op != DEQUANTIZE:
+        return None
+    stored, kind = graph.constant(writer.inputs[0]), stored_as(graph, writer)
+    return None if stored is None or kind is None else (stored, kind)
+
+
 def pair_of(graph: View, quantize: Node) -> Pair | None:
     """The pair that a QuantizeLinear begins, with one scale; None where it begins none.
 

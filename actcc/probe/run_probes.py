@@ -386,11 +386,7 @@ def lower_rank(count: int) -> int:
         return math.floor((count - 2.5758 * math.sqrt(count)) / 2) - 1
     tail, rank = 0.0, 0
     for successes in range(count // 2):
-        tail += (
-            math.factorial(count)
-            / (math.factorial(successes) * math.factorial(count - successes))
-            / 2**count
-        )
+        tail += math.comb(count, successes) / 2**count
         if tail > 0.005:
             break
         rank = successes

@@ -22,7 +22,8 @@ from actcc.activations import Activation
 from actcc.errors import PassError
 from actcc.graph import Graph, Tensor
 from actcc.quantization.distribution import Range
-from actcc.quantization.qdq import HIGHEST, OPSET, Step, dequantized, range_of, read, stored
+from actcc.quantization.qdq import OPSET, dequantized, range_of, read, stored
+from actcc.quantization.steps import HIGHEST, Step
 from actcc.site import Site
 
 _SHARE = Step(1 / HIGHEST, 0)  # of 0 to 1

@@ -13,13 +13,13 @@ import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
+from actcc.graph.pairs import DEQUANTIZE, pair_behind, stored_as, stored_constant
 from actcc.quantization.distribution import Range
-from actcc.quantization.qdq import Step
+from actcc.quantization.qdq import CUTS, LARGEST_BIAS
+from actcc.quantization.steps import Step
 from actcc.repair.layers import Layer, find_layers
 
-_CUTS = frozenset({"Relu", "Clip"})
 _BITS_7, _BITS_8 = 63, 127
-_LARGEST_BIAS = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Int8Layer:
         """A bias [groups, outputs] in steps, int32."""
         assert self.bias_steps is not None
         numbers = np.round(bias.reshape(-1) / self.bias_steps)
-        return np.clip(numbers, -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
+        return np.clip(numbers, -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
 
 
 def find_int8_layers(reference: Graph, quantized: Graph) -> list[Int8Layer]:
@@ -71,13 +71,15 @@ def find_int8_layers(reference: Graph, quantized: Graph) -> list[Int8Layer]:
     return found
 
 
-def with_real_weights(quantized: Graph, layers: list[Int8Layer]) -> Graph:
+def dequantized_twin(quantized: Graph, layers: list[Int8Layer]) -> Graph:
     """A copy whose int8 layers hold the values of their weights and biases as floats."""
     result = quantized.copy()
     for layer in layers:
         node = result.node(layer.node)
         for index in range(1, 2 if layer.bias_steps is None else 3):
-            numbers, steps = _stored(quantized, quantized.node(layer.node).inputs[index])
+            held = _integers(quantized, quantized.node(layer.node).inputs[index])
+            assert held is not None
+            numbers, steps = held
             axis = -1 if index == 2 else _axis(layer.reference)
             shape = [-1 if at == axis % numbers.ndim else 1 for at in range(numbers.ndim)]
             result.set_input(node, index, (numbers * steps.reshape(shape)).astype(np.float32))
@@ -87,7 +89,8 @@ def with_real_weights(quantized: Graph, layers: list[Int8Layer]) -> Graph:
 def store(quantized: Graph, layer: Int8Layer, numbers: Array, bias: Array | None) -> None:
     """Let a layer have other numbers, [groups, columns, outputs], and another bias, int32."""
     node = quantized.node(layer.node)
-    values: list[Array | None] = [_as_held(layer.reference, numbers).astype(np.int8), bias]
+    # Whole numbers are floats exactly.
+    values: list[Array | None] = [layer.reference.tensor(numbers).astype(np.int8), bias]
     for index, value in enumerate(values, 1):
         if value is not None:
             writer = quantized.producer(node.inputs[index])
@@ -98,21 +101,21 @@ def store(quantized: Graph, layer: Int8Layer, numbers: Array, bias: Array | None
 def _int8_layer(
     reference: Graph, quantized: Graph, node: Node, layers: dict[str, Layer]
 ) -> Int8Layer | None:
-    weights = _dequantized(quantized, node.inputs[1])
-    reads = _dequantized(quantized, node.inputs[0], constant=False)
-    behind = _behind(quantized, node)
-    if weights is None or reads is None or behind is None:
+    weights, behind = _integers(quantized, node.inputs[1]), _behind(quantized, node)
+    source = quantized.producer(node.inputs[0])
+    from_int8 = source is not None and source.op == DEQUANTIZE and stored_as(quantized, source)
+    if weights is None or behind is None or not from_int8:
         return None
     cut, written, step = behind
     original = reference.producer(written)
-    if original is not None and cut and original.op in _CUTS:
+    if original is not None and cut and original.op in CUTS:
         original = reference.producer(original.inputs[0])
     layer = None if original is None else layers.get(original.name)
     outputs = 0 if layer is None else layer.groups * layer.outputs
     if layer is None or layer.scale != (1.0, 1.0) or weights[1].size != outputs:
         return None
     has_bias = len(node.inputs) > 2 and not node.inputs[2].is_empty()
-    bias = _dequantized(quantized, node.inputs[2]) if has_bias else None
+    bias = _integers(quantized, node.inputs[2]) if has_bias else None
     if has_bias and (bias is None or bias[1].size != outputs):
         return None
     assert original is not None
@@ -123,58 +126,27 @@ def _int8_layer(
         weights[1].astype(np.float64).reshape(layer.groups, layer.outputs),
         _BITS_7 if np.abs(weights[0].astype(np.int16)).max(initial=0) <= _BITS_7 else _BITS_8,
         None if bias is None else bias[1].reshape(-1),
-        _range(step),
+        step.range,
     )
 
 
 def _behind(graph: Graph, node: Node) -> tuple[bool, str, Step] | None:
     """Whether a layer is cut off, what its group writes, and the step of that."""
-    last, cut = node, False
-    readers = graph.consumers(last.outputs[0])
-    if len(readers) == 1 and readers[0].op in _CUTS:
-        last, cut = readers[0], True
-        readers = graph.consumers(last.outputs[0])
-    if len(readers) != 1 or readers[0].op != "QuantizeLinear":
+    readers = graph.consumers(node.outputs[0])
+    cut = len(readers) == 1 and readers[0].op in CUTS
+    pair = pair_behind(graph, (readers[0] if cut else node).outputs[0])
+    step = None if pair is None else Step.read(graph, pair.dequantize)
+    return None if pair is None or step is None else (cut, pair.writes.name, step)
+
+
+def _integers(graph: Graph, tensor: Tensor) -> tuple[Array, Array] | None:
+    """Signed integers that are read as real values, and their steps."""
+    found = stored_constant(graph, tensor)
+    if found is None or found[0].dtype.kind != "i":
         return None
-    readers = graph.consumers(readers[0].outputs[0])
-    if len(readers) != 1 or readers[0].op != "DequantizeLinear":
-        return None
-    constants = [graph.constant(tensor) for tensor in readers[0].inputs[1:3]]
-    if len(constants) < 2 or any(c is None or c.size != 1 for c in constants):
-        return None
-    scale, zero_point = constants
-    step = Step(float(scale.reshape(())), int(zero_point.reshape(())))  # type: ignore[union-attr]
-    return cut, readers[0].outputs[0].name, step
-
-
-def _range(step: Step) -> Range:
-    return -step.zero_point * step.scale, (255 - step.zero_point) * step.scale
-
-
-def _dequantized(
-    graph: Graph, tensor: Tensor, *, constant: bool = True
-) -> tuple[Array, Array] | None:
-    """Numbers and steps of what DequantizeLinear gives; of a run's values steps alone count."""
-    writer = graph.producer(tensor)
-    if writer is None or writer.op != "DequantizeLinear":
-        return None
-    numbers, steps = (graph.constant(source) for source in writer.inputs[:2])
-    if steps is None or (constant and (numbers is None or numbers.dtype.kind != "i")):
-        return None
-    return np.zeros(0) if numbers is None else numbers, steps
-
-
-def _stored(graph: Graph, tensor: Tensor) -> tuple[Array, Array]:
-    found = _dequantized(graph, tensor)
-    assert found is not None
-    return found
+    return found[0], found[1].scale
 
 
 def _axis(layer: Layer) -> int:
     """Of a layer's outputs, in its weights."""
     return 0 if layer.window is not None or layer.transposed[1] else 1
-
-
-def _as_held(layer: Layer, matrix: Array) -> Array:
-    """[groups, columns, outputs] as the node holds it; whole numbers are floats exactly."""
-    return layer.tensor(matrix)

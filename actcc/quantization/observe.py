@@ -7,7 +7,7 @@ The range of a tensor is the one of least error over what ONNX Runtime computes 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,20 +85,47 @@ def observed_tensors(
     Raises:
         ModelError: ONNX Runtime cannot run the graph on them.
     """
-    model = graph.to_proto()
-    known = {tensor.name for tensor in (*model.graph.output, *model.graph.input)}
-    wanted = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known]
-    model.graph.output.extend(wanted)
-    runner = session(model, optimise=False)
     found = {name: Distribution() for name in names}
-    for sample in samples:
-        values = {**sample.inputs, **run(runner, sample.inputs)}
+    for values in tensor_values(graph, samples, names):
         for name in list(found):
             if np.isfinite(values[name]).all():
                 found[name].add(values[name])
             else:
                 del found[name]
     return found
+
+
+def tensor_values(
+    graph: Graph, samples: Sequence[Sample], names: Collection[str]
+) -> Iterator[dict[str, Array]]:
+    """What some tensors are in a run on each sample, by name.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the graph on it.
+    """
+    model = graph.to_proto()
+    known = {tensor.name for tensor in (*model.graph.output, *model.graph.input)}
+    wanted = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known]
+    model.graph.output.extend(wanted)
+    runner = session(model, optimise=False)
+    for sample in samples:
+        values = {**sample.inputs, **run(runner, sample.inputs)}
+        yield {name: values[name] for name in names}
+
+
+def channel_values(
+    graph: Graph, samples: Sequence[Sample], names: Collection[str]
+) -> Iterator[dict[str, Array]]:
+    """The same by channel, axis 1 of a tensor: [channels, values of one].
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the graph on it.
+    """
+    for seen in tensor_values(graph, samples, names):
+        yield {
+            name: np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+            for name, values in seen.items()
+        }
 
 
 def _variances(graph: Graph, runner: Any, samples: Sequence[Sample]) -> dict[str, Array]:

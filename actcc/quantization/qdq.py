@@ -11,24 +11,23 @@ each output and no zero point, biases int32 in the product of both scales (Jacob
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from actcc.activations.ranges import Range as ValueRange
 from actcc.activations.ranges import clip_bounds
 from actcc.errors import PassError
-from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph import Graph, Node, Tensor
 from actcc.linear.units import output_axis
 from actcc.quantization.distribution import Range
+from actcc.quantization.steps import Step
+from actcc.site import Site
 
 # The first in which weights may have a scale for each output.
 OPSET = 13
-HIGHEST = 255
 _SMALLEST_SCALE = 1e-12
-_NO_WIDTH = 1e-8
 # In steps; the other half of 32 bits is for the products that are added.
-_LARGEST_BIAS = 2**30
+LARGEST_BIAS = 2**30
 
 # Operators with int8 kernels, and the inputs that are feature maps; None for all.
 _FEATURE_MAPS: Mapping[str, tuple[int, ...] | None] = {
@@ -50,32 +49,7 @@ SAME_SCALE = frozenset(
 )
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 # A kernel in int8 cuts off what these cut off for nothing, where the range ends there.
-_CUTS = frozenset({"Relu", "Clip"})
-
-
-@dataclass(frozen=True)
-class Step:
-    """real = scale · (uint8 − zero point)"""
-
-    scale: float
-    zero_point: int
-
-    @classmethod
-    def of(cls, values: Range) -> Step:
-        """The step for values in a range, to which 0 is added; 0 is exact.
-
-        A range of no width, of a tensor that was always 0, gets one of width 1.
-        """
-        low, high = min(values[0], 0.0), max(values[1], 0.0)
-        if high - low < _NO_WIDTH:
-            high = low + 1.0
-        scale = float(np.float32((high - low) / HIGHEST))
-        return cls(scale, int(np.clip(round(-low / scale), 0, HIGHEST)))
-
-    @property
-    def constants(self) -> list[Array]:
-        """Operands of QuantizeLinear and DequantizeLinear."""
-        return [np.array(self.scale, np.float32), np.array(self.zero_point, np.uint8)]
+CUTS = frozenset({"Relu", "Clip"})
 
 
 def feature_maps(graph: Graph, node: Node) -> list[Tensor]:
@@ -92,7 +66,7 @@ def cut_behind(graph: Graph, node: Node) -> Node | None:
     alone = len(readers) == 1 and not graph.is_output(written)
     if node.op not in _LAYERS | {"Add"} or not alone or graph.is_read_in_subgraph(written):
         return None
-    return readers[0] if readers[0].op in _CUTS else None
+    return readers[0] if readers[0].op in CUTS else None
 
 
 def written_by(graph: Graph, node: Node) -> Tensor:
@@ -105,14 +79,6 @@ def is_dequantized(graph: Graph, tensor: Tensor) -> bool:
     """Whether a tensor comes from int8 already."""
     writer = graph.producer(tensor)
     return writer is not None and writer.op == "DequantizeLinear"
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The nodes that one int8 kernel stands for, as `Graph.replace` wants them."""
-
-    nodes: tuple[str, ...]
-    writes: str
 
 
 def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_bits: int) -> None:
@@ -131,7 +97,8 @@ def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_b
     node = graph.node(name)
     cut = cut_behind(graph, node)
     last = cut or node
-    group = _Group(tuple(n.name for n in (node, cut) if n is not None), last.outputs[0].name)
+    # What one int8 kernel stands for.
+    group = Site([n for n in (node, cut) if n is not None], node.inputs[0], last.outputs[0])
     reads = {t.name: read(graph, t, ranges) for t in feature_maps(graph, node)}
     inputs = [reads.get(tensor.name, tensor) for tensor in node.inputs]
     first = next(iter(reads.values()))
@@ -193,18 +160,19 @@ def read(graph: Graph, tensor: Tensor, ranges: Mapping[str, Range]) -> Tensor:
 
 def _has_step(graph: Graph, node: Node) -> bool:
     """Whether what a node dequantizes is uint8 with one scale; a model may hold other kinds."""
-    constants = [graph.constant(tensor) for tensor in node.inputs[1:3]]
-    whole = len(constants) == 2 and all(c is not None and c.size == 1 for c in constants)
-    return whole and constants[1].dtype == np.uint8  # type: ignore[union-attr]
+    if Step.read(graph, node) is None:
+        return False
+    zero_point = graph.constant(node.inputs[2])
+    return zero_point is not None and zero_point.dtype.name == "uint8"
 
 
 def _step_of(graph: Graph, dequantized: Tensor) -> Step:
     writer = graph.producer(dequantized)
     assert writer is not None
-    scale, zero_point = (graph.constant(tensor) for tensor in writer.inputs[1:3])
-    if scale is None or zero_point is None or scale.size != 1:
+    step = Step.read(graph, writer)
+    if step is None:
         raise PassError(f"'{dequantized.name}' is quantized by channel, which no layer reads")
-    return Step(float(scale.reshape(())), int(zero_point.reshape(())))
+    return step
 
 
 def weights_in_int8(graph: Graph, node: Node, input_scale: float, bits: int) -> list[Tensor]:
@@ -221,7 +189,7 @@ def weights_in_int8(graph: Graph, node: Node, input_scale: float, bits: int) -> 
     if bias is not None:
         bias = np.broadcast_to(bias.reshape(-1).astype(np.float64), len(scales))
         # Weights may be that small, or zero; the bias has to fit all the same.
-        least = np.maximum(least, np.abs(bias) / (_LARGEST_BIAS * input_scale))
+        least = np.maximum(least, np.abs(bias) / (LARGEST_BIAS * input_scale))
     scales = np.maximum(scales, least.astype(np.float32))
     shape = [-1 if index == axis else 1 for index in range(weights.ndim)]
     rounded = np.clip(np.round(weights / scales.reshape(shape)), -highest, highest)

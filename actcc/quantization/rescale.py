@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from actcc.graph import Array, Graph, Node, Tensor
+from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
-from actcc.graph.pairs import DEQUANTIZE, pair_behind, stored_as
+from actcc.graph.pairs import DEQUANTIZE, pair_behind, stored_as, stored_constant
 from actcc.graph.pairs import StoredAs as Kind
 from actcc.quantization.qdq import OPSET, SAME_SCALE
 
@@ -46,12 +46,12 @@ def rescale_readers(graph: Graph, tensor: Tensor, old: Kind, new: Kind) -> None:
 
 
 def _rescale_bias(graph: Graph, layer: Node, old: Kind, new: Kind) -> None:
-    stored = _stored(graph, layer, 2)
+    stored = stored_constant(graph, layer.inputs[2]) if len(layer.inputs) > 2 else None
     weights = None if len(layer.inputs) < 2 else graph.producer(layer.inputs[1])
     kind = None if weights is None or weights.op != DEQUANTIZE else stored_as(graph, weights)
-    if stored is None or kind is None:
+    if stored is None or kind is None or stored[0].dtype != np.int32 or stored[1].zero_point.any():
         return
-    values, scale = stored
+    values, scale = stored[0], stored[1].scale
     if not np.allclose(scale, old.scale.reshape(-1)[0] * kind.scale, rtol=_ALIKE, atol=0.0):
         return
     fitting = (new.scale.reshape(-1)[0] * kind.scale).astype(scale.dtype)
@@ -64,16 +64,3 @@ def _rescale_bias(graph: Graph, layer: Node, old: Kind, new: Kind) -> None:
     bias = graph.insert(DEQUANTIZE, [steps, fitting, zeros], name=f"{layer.name}_bias", **axis)
     graph.set_input(layer, 2, bias)
     graph.prune()
-
-
-def _stored(graph: Graph, layer: Node, index: int) -> tuple[Array, Array] | None:
-    """A constant operand in int32 with its scale."""
-    if len(layer.inputs) <= index or layer.inputs[index].is_empty():
-        return None
-    writer = graph.producer(layer.inputs[index])
-    if writer is None or writer.op != DEQUANTIZE:
-        return None
-    values, kind = graph.constant(writer.inputs[0]), stored_as(graph, writer)
-    if values is None or kind is None or values.dtype != np.int32 or kind.zero_point.any():
-        return None
-    return values, kind.scale

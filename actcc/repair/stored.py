@@ -16,7 +16,7 @@ import numpy as np
 
 from actcc.graph import Array, Graph, Node, Tensor
 from actcc.graph.operators import ONNX_DOMAINS
-from actcc.graph.pairs import DEQUANTIZE, StoredAs, stored_as
+from actcc.graph.pairs import DEQUANTIZE, StoredAs, stored_as, stored_constant
 from actcc.linear.units import output_axis
 from actcc.quantization.qdq import OPSET, weights_in_int8
 
@@ -162,11 +162,12 @@ def _layer(graph: Graph, node: Node) -> StoredLayer | None:
 
 def _operand(graph: Graph, node: Node, index: int) -> _Operand | None:
     tensor = node.inputs[index]
-    writer = None if tensor.is_empty() else graph.producer(tensor)
-    if writer is None or writer.op != DEQUANTIZE or len(graph.readers(tensor)) > 1:
+    found = stored_constant(graph, tensor)
+    writer = None if found is None else graph.producer(tensor)
+    if found is None or writer is None or len(graph.readers(tensor)) > 1:
         return None
-    stored, kind = graph.constant(writer.inputs[0]), stored_as(graph, writer)
-    if stored is None or kind is None or kind.scale.ndim > 1 or graph.is_output(tensor):
+    stored, kind = found
+    if kind.scale.ndim > 1 or graph.is_output(tensor):
         return None
     axis = int(writer.attrs.get("axis", 1)) % max(stored.ndim, 1)
     return None if kind.zero_point.any() else _Operand(stored, kind, axis)

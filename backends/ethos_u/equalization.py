@@ -2,10 +2,10 @@
 
 An int8 tensor has one step for all of its channels. Where a depthwise convolution reads it, small
 channels may count as much as large ones, and all that they say is lost below that step. Scaling a
-channel by s > 0 in the layer in front and by 1/s behind changes nothing in float (Nagel et al.
-2019, "Data-free quantization through weight equalization and bias correction", section 4.1):
+channel by s > 0 in the layer in front and by 1/s behind changes nothing in float where
+f(s·x) = s·f(x) (`actcc.quantization.layer_pairs`); here for gated activations too:
 
-    layer → f → depthwise            =   s·layer → f → depthwise/s       for f(s·x) = s·f(x)
+    layer → f → depthwise            =   s·layer → f → depthwise/s
     layer → x·g(x) → depthwise       =   s·layer → x'·g(x'/s) → depthwise/s          x' = s·x
 
 The division inside of g is a depthwise convolution of one tap, which takes g in as its table.
@@ -26,13 +26,14 @@ from types import MappingProxyType
 import numpy as np
 import onnx
 
-from actcc.activations import Match, find_activations
+from actcc.activations import Match
 from actcc.activations.functions import QUICK_GELU_ALPHA
 from actcc.calibration import Sample
-from actcc.graph import Array, Graph, Node, Tensor
-from actcc.linear import only_read_by
+from actcc.graph import Array, Graph, Node
 from actcc.quantization import Range
-from actcc.runtime import run, session
+from actcc.quantization.layer_pairs import HOMOGENEOUS, find_pairs
+from actcc.quantization.observe import channel_values
+from actcc.site import Site
 
 _STEPS = 255
 _MOST_SAMPLES = 32
@@ -42,7 +43,6 @@ _LEAST_GAIN = 2.0
 # Beyond this a channel is as good as constant; made large, it would clip on other samples.
 _LARGEST_SCALE = 4096.0
 _SHUT = -4.0
-_HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "PRelu"})
 # g(x) of x·g(x) as table(factor·x + offset)
 _GATES: Mapping[str, tuple[float, float, str]] = MappingProxyType(
     {
@@ -53,7 +53,7 @@ _GATES: Mapping[str, tuple[float, float, str]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """A convolution, an activation and the depthwise convolution that reads nothing else."""
 
@@ -119,18 +119,13 @@ def equalized(graph: Graph, ranges: Mapping[str, Range], samples: Sequence[Sampl
 def find_chains(graph: Graph) -> list[Chain]:
     """The places where channels can be scaled."""
     found: list[Chain] = []
-    for match in find_activations(graph):
-        name, inside = match.activation.name, {node.name for node in match.nodes}
-        if name not in _HOMOGENEOUS and name not in _GATES:
+    for pair in find_pairs(graph, HOMOGENEOUS | _GATES.keys()):
+        layer, depthwise = graph.node(pair.first), graph.node(pair.second)
+        if not _has_weights(graph, layer) or not _is_depthwise(graph, depthwise):
             continue
-        layer, readers = graph.producer(match.reads), graph.consumers(match.writes)
-        alone = {reader.name for reader in graph.consumers(match.reads)} <= inside
-        if layer is None or not alone or _is_named(graph, match.reads):
-            continue
-        if match.element != onnx.TensorProto.FLOAT or not only_read_by(graph, match.writes):
-            continue
-        if _has_weights(graph, layer) and _is_depthwise(graph, readers[0], match.writes):
-            found.append(Chain(layer, match, readers[0]))
+        match = pair.activation
+        if match is not None and match.element == onnx.TensorProto.FLOAT:
+            found.append(Chain(layer, match, depthwise))
     return found
 
 
@@ -175,39 +170,26 @@ def _scale_gate(
     gate = graph.insert("Conv", operands, like=source, group=len(scales))
     bounds = [np.float32(0.0), np.float32(1.0)] if table == "Clip" else []
     gate = graph.insert(table, [gate, *bounds], like=source)
-    place = _Place(tuple(node.name for node in match.nodes), match.writes.name)
-    graph.replace(place, "Mul", [source, gate])
-
-
-@dataclass(frozen=True)
-class _Place:
-    nodes: tuple[str, ...]
-    writes: str
+    graph.replace(Site(match.nodes, match.reads, match.writes), "Mul", [source, gate])
 
 
 def _observed(
     graph: Graph, chains: Sequence[Chain], samples: Sequence[Sample]
 ) -> dict[str, Channels]:
-    model = graph.to_proto()
-    known = {tensor.name for tensor in model.graph.output}
     names = {
         tensor.name
         for chain in chains
         for tensor in (chain.match.reads, chain.match.writes, chain.depthwise.outputs[0])
     }
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names - known))
-    runner = session(model, optimise=False)
     low: dict[str, Array] = {}
     high: dict[str, Array] = {}
     variance: dict[str, Array] = {}
-    for sample in samples:
-        values = run(runner, sample.inputs)
-        for name in names:
-            by_channel = np.moveaxis(values[name], 1, 0).reshape(values[name].shape[1], -1)
-            least, most = by_channel.min(axis=1), by_channel.max(axis=1)
+    for seen in channel_values(graph, samples, names):
+        for name, values in seen.items():
+            least, most = values.min(axis=1), values.max(axis=1)
             low[name] = np.minimum(low.get(name, least), least)
             high[name] = np.maximum(high.get(name, most), most)
-            variance[name] = variance.get(name, 0.0) + by_channel.var(axis=1, dtype=np.float64)
+            variance[name] = variance.get(name, 0.0) + values.var(axis=1, dtype=np.float64)
     found: dict[str, Channels] = {}
     for chain in chains:
         weights, _ = _weights(graph, chain.depthwise)
@@ -242,15 +224,11 @@ def _has_weights(graph: Graph, node: Node) -> bool:
     )
 
 
-def _is_depthwise(graph: Graph, node: Node, source: Tensor) -> bool:
-    if not _has_weights(graph, node) or node.inputs[0] is not source:
+def _is_depthwise(graph: Graph, node: Node) -> bool:
+    if not _has_weights(graph, node):
         return False
     weights, _ = _weights(graph, node)
     return weights.shape[1] == 1 and int(node.attrs.get("group", 1)) > 1
-
-
-def _is_named(graph: Graph, tensor: Tensor) -> bool:
-    return graph.is_output(tensor) or graph.is_read_in_subgraph(tensor)
 
 
 def _along_first(factors: Array, weights: Array) -> Array:

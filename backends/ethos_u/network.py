@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from actcc.graph import Array
+from actcc.quantization.steps import STORED, Step
 
 INT8_LOW, INT8_HIGH = -128, 127
 INT16_LOW, INT16_HIGH = -32768, 32767
@@ -76,12 +77,8 @@ def int8_range(low: float, high: float) -> Quantization:
 
     A range of no width, as of a tensor that is constantly 0, gets one of width 1.
     """
-    low, high = min(low, 0.0), max(high, 0.0)
-    if high - low < 1e-8:
-        high = low + 1.0
-    scale = float(np.float32((high - low) / (INT8_HIGH - INT8_LOW)))
-    zero_point = int(np.clip(round(INT8_LOW - low / scale), INT8_LOW, INT8_HIGH))
-    return Quantization((scale,), (zero_point,))
+    step = Step.of((low, high))
+    return Quantization((step.scale,), (step.zero_point + STORED["int8"],))
 
 
 @dataclass(frozen=True)

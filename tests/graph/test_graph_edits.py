@@ -1,62 +1,17 @@
-"""Edits: insert, replace, bypass, remove, initializers."""
+"""Edits: insert, replace, bypass, remove, operator sets."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 import pytest
+from small_graphs import ONE, branching, chain, checked, operators
 
 from actcc.errors import PassError
 from actcc.graph import Graph, Interface, verify
 from actcc.graph.compare import compare
 from actcc.runtime import random_feeds, run, session
 from actcc.site import Site
-
-ONE = np.ones(4, np.float32)
-
-
-def chain(**changes: str) -> Graph:
-    """x → Relu → Neg → Abs → y, with a weight."""
-    text = """
-        <ir_version: 8, opset_import: ["" : 17]>
-        net (float[4] x) => (float[4] y) <float[4] w = {1.0, 2.0, 3.0, 4.0}>
-        { [relu] a = Relu(x)  [mul] b = Mul(a, w)  [neg] c = Neg(b)  [abs] y = Abs(c) }
-    """
-    for old, new in changes.items():
-        text = text.replace(old, new)
-    return Graph.load(onnx.parser.parse_model(text))
-
-
-def branching(outer: str) -> Graph:
-    """A graph whose If reads the tensor `outer` from inside its branches."""
-    return Graph.load(
-        onnx.parser.parse_model(
-            f"""
-            <ir_version: 8, opset_import: ["" : 17]>
-            net (float[4] x, bool c) => (float[4] y) {{
-              [relu] a = Relu(x)
-              [copy] b = Identity(a)
-              [if] y = If(c) <
-                then_branch = then_graph () => (float[4] t) {{ t = Neg({outer}) }},
-                else_branch = else_graph () => (float[4] e) {{ e = Abs({outer}) }}
-              >
-            }}
-            """
-        )
-    )
-
-
-def checked(graph: Graph, like: Graph) -> Graph:
-    verify(graph, Interface.of(like), ["test"])
-    onnx.checker.check_model(graph.to_proto(), full_check=True)
-    return graph
-
-
-def operators(graph: Graph) -> list[str]:
-    return [node.op for node in graph.nodes()]
-
-
-# ------------------------------------------------------------------------------ insert
 
 
 def test_an_inserted_node_has_a_new_output_that_can_be_read() -> None:
@@ -102,9 +57,6 @@ def test_nodes_made_inside_a_marking_say_who_made_them() -> None:
     assert next(n for n in again.graph.node if n.op_type == "LeakyRelu") == node
 
 
-# ------------------------------------------------------------------------------ replace
-
-
 def test_replacing_a_node_keeps_the_name_of_its_output() -> None:
     graph = chain()
     graph.replace(Site(["abs"], "c", "y"), op="Exp", inputs=["c"])
@@ -147,9 +99,6 @@ def test_a_node_that_is_gone_is_said_to_be_gone() -> None:
     graph.replace(site, op="Exp", inputs=["b"])
     with pytest.raises(PassError, match="no node 'neg'; it may have been rewritten already"):
         graph.replace(site, op="Exp", inputs=["b"])
-
-
-# ------------------------------------------------------------------------------ bypass
 
 
 def test_bypassing_a_node_lets_its_readers_read_the_source() -> None:
@@ -210,59 +159,12 @@ def test_an_identity_stays_before_a_subgraph_that_reads_what_an_input_gives() ->
     assert operators(graph) == ["Identity", "If"]
 
 
-def test_it_is_known_which_tensors_subgraphs_read() -> None:
-    graph = branching("a")
-    assert graph.is_read_in_subgraph("a")
-    assert not graph.is_read_in_subgraph("x")
-    assert len(graph.consumers("a")) == 3
-
-
-# ------------------------------------------------------------------------------ initializers
-
-
-def test_a_new_initializer_never_overwrites_one() -> None:
-    graph = chain()
-    new = graph.initializer("w", np.zeros(4, np.float32))
-    assert new.name == "w_1"
-    graph.set_input(graph.node("mul"), 1, new)
-    newer = graph.initializer("w", np.ones(4, np.float32))
-    assert newer.name == "w_2"
-
-
-def test_an_initializer_takes_no_name_of_a_node_or_of_a_tensor_in_a_subgraph() -> None:
-    graph = branching("a")
-    taken = {graph.initializer(name, ONE).name for name in ("relu", "a", "t", "x", "y")}
-    assert taken == {"relu_1", "a_1", "t_1", "x_1", "y_1"}
-
-
-def test_changing_a_shared_weight_for_one_node_leaves_the_other_as_it_is() -> None:
-    graph = chain(**{"Neg(b)": "Mul(b, w)"})
-    graph.set_input(graph.node("mul"), 1, graph.initializer("w", np.zeros(4, np.float32)))
-    np.testing.assert_array_equal(graph.constant("w"), [1, 2, 3, 4])
-    assert [t.name for t in graph.node("neg").inputs] == ["b", "w"]
-
-
-def test_a_copy_shares_weights_but_not_their_replacement() -> None:
-    graph = chain()
-    twin = graph.copy()
-    twin.set_input(twin.node("mul"), 1, np.zeros(4, np.float32))
-    np.testing.assert_array_equal(run(session(graph), {"x": ONE})["y"], [1, 2, 3, 4])
-    np.testing.assert_array_equal(run(session(twin), {"x": ONE})["y"], [0, 0, 0, 0])
-
-
-def test_freezing_turns_overridable_initializers_into_constants() -> None:
-    graph = chain(**{"(float[4] x)": "(float[4] x, float[4] w)", "ir_version: 8": "ir_version: 3"})
-    before = Interface.of(graph)
-    assert graph.constant("w") is None
-    assert graph.freeze_initializers() == ["w"]
-    np.testing.assert_array_equal(graph.constant("w"), [1, 2, 3, 4])
-    verify(graph, before, ["test"])
-    result = graph.to_proto()
-    assert [i.name for i in result.graph.input] == ["x"]
-    assert result.ir_version == 4
-
-
-# ------------------------------------------------------------------------------ other edits
+def test_redirected_nodes_read_the_new_tensor_at_every_place_and_others_the_old_one() -> None:
+    graph = chain(**{"Neg(b)": "Add(b, b)", "Abs(c)": "Add(c, b)"})
+    graph.redirect([graph.node("neg")], graph.tensor("b"), graph.tensor("a"))
+    assert [t.name for t in graph.node("neg").inputs] == ["a", "a"]
+    assert [t.name for t in graph.node("abs").inputs] == ["c", "b"]
+    checked(graph, chain())
 
 
 def test_an_input_can_be_appended() -> None:
@@ -310,56 +212,6 @@ def test_equal_nodes_are_told_apart() -> None:
     graph.replace(Site(["twin"], "c", "d"), op="Exp", inputs=["c"])
     checked(graph, before)
     assert [t.name for t in graph.node("abs").outputs] == ["y"]
-
-
-# ------------------------------------------------------------------------------ questions
-
-
-def test_nodes_are_found_by_attribute_and_by_constant_input_alike() -> None:
-    old = Graph.load(
-        onnx.parser.parse_model(
-            """
-            <ir_version: 4, opset_import: ["" : 6]>
-            net (float[4] x) => (float[4] y) { y = Clip<min=0.0, max=6.0>(x) }
-            """
-        )
-    )
-    new = Graph.load(
-        onnx.parser.parse_model(
-            """
-            <ir_version: 8, opset_import: ["" : 17]>
-            net (float[4] x) => (float[4] y) <float l = {0.0}>
-            { h = Constant<value_float = 6.0>()  y = Clip(x, l, h) }
-            """
-        )
-    )
-    for graph in (old, new):
-        assert len(list(graph.nodes("Clip", min=0, max=6))) == 1
-        assert not list(graph.nodes("Clip", min=0, max=1))
-        assert not list(graph.nodes("Clip", low=0))
-        clip = next(graph.nodes("Clip"))
-        assert graph.argument(clip, "max") == 6
-        assert graph.argument(clip, "absent", "nothing") == "nothing"
-
-
-def test_an_operator_of_another_domain_is_not_taken_for_onnx() -> None:
-    graph = chain()
-    graph.insert("Gelu", ["a"], domain="com.microsoft")
-    assert not list(graph.nodes("Gelu"))
-
-
-def test_producers_and_consumers_are_known() -> None:
-    graph = chain(**{"Abs(c)": "Add(c, a)"})
-    assert graph.producer("x") is None
-    assert graph.producer("w") is None
-    assert graph.producer("b").name == "mul"
-    assert [node.name for node in graph.consumers("a")] == ["mul", "abs"]
-    assert graph.consumers("y") == []
-
-
-def test_a_node_that_reads_a_tensor_twice_is_one_consumer() -> None:
-    graph = chain(**{"Abs(c)": "Mul(c, c)"})
-    assert [node.name for node in graph.consumers("c")] == ["abs"]
 
 
 def test_weights_of_another_size_outdate_what_the_file_declares_behind_them() -> None:

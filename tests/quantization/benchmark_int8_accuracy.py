@@ -33,7 +33,7 @@ from actcc.normalize import normalize
 from actcc.pass_api import Pass, apply_candidates, find_sites
 from actcc.passes.quantize_layers import QuantizeLayers
 from actcc.passes.swap_activation import SwapActivation
-from actcc.quantization.equalisation import equalised, find_pairs
+from actcc.quantization.equalization import equalizable_pairs, equalized
 from actcc.quantization.int8_layers import find_int8_layers
 from actcc.quantization.layer_fit import FitSteps
 from actcc.repair import RepairMethod
@@ -79,10 +79,10 @@ def networks(reference: Graph, target: str, fit: SampleSet) -> Iterator[tuple[st
         found = fit_int8_weights(reference, nearest, fit.choose(24, seed=0), layers, steps)
         yield name, found, time.perf_counter() - begin
     begin = time.perf_counter()
-    pairs = find_pairs(reference, {layer.reference.node for layer in layers})
-    alike = equalised(reference, pairs, fit.choose(8, seed=0)) if pairs else reference
+    pairs = equalizable_pairs(reference, {layer.reference.node for layer in layers})
+    alike = equalized(reference, pairs, fit.choose(8, seed=0)) if pairs else reference
     other = quantized(alike, target, fit) if pairs else nearest
-    yield f"equalised ({len(pairs)} pairs)", other, time.perf_counter() - begin
+    yield f"equalized ({len(pairs)} pairs)", other, time.perf_counter() - begin
     begin = time.perf_counter()
     found = quantize_network(reference, partial(quantized, target=target, samples=fit), fit)
     yield "all, where held-out images gain", found, time.perf_counter() - begin

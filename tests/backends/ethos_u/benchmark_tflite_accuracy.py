@@ -69,7 +69,7 @@ def main() -> None:
             print(f"{arguments.file.name}: {case.metric} {value:.4f} with {kernels} kernels")
         return
     print(
-        "| network | metric | images | ONNX float32 | int8, as it is | int8, equalised "
+        "| network | metric | images | ONNX float32 | int8, as it is | int8, equalized "
         "| int8, fitted | output | correlation |"
     )
     print(f"|{' --- |' * 9}")

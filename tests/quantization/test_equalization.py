@@ -11,7 +11,7 @@ from networks import Builder
 from actcc.activations import find_activations
 from actcc.calibration import SampleSet, load_samples
 from actcc.graph import Array, Graph
-from actcc.quantization.equalisation import equalised, find_pairs
+from actcc.quantization.equalization import equalizable_pairs, equalized
 from actcc.runtime import run, session
 
 SIZE = 8
@@ -62,8 +62,8 @@ def test_the_network_computes_the_same(
     activation: str, groups: int, kernel: int, stride: int
 ) -> None:
     graph = two_layers(activation, groups=groups, kernel=kernel, stride=stride)
-    (pair,) = find_pairs(graph, nodes(graph))
-    result = equalised(graph, [pair], samples(graph))
+    (pair,) = equalizable_pairs(graph, nodes(graph))
+    result = equalized(graph, [pair], samples(graph))
     for found, wanted in zip(outputs(result), outputs(graph), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
@@ -71,8 +71,8 @@ def test_the_network_computes_the_same(
 @pytest.mark.parametrize(("groups", "left"), [(12, 1.01), (1, 40.0)])
 def test_channels_become_alike(groups: int, left: float) -> None:
     graph = two_layers("Relu", groups=groups)
-    (pair,) = find_pairs(graph, nodes(graph))
-    result = equalised(graph, [pair], samples(graph))
+    (pair,) = equalizable_pairs(graph, nodes(graph))
+    result = equalized(graph, [pair], samples(graph))
 
     def spread(one: Graph) -> float:
         model = one.to_proto()
@@ -96,8 +96,8 @@ def test_two_gemms_are_a_pair() -> None:
         x = build.add("Relu", build.add("Gemm", x, weights, build.weight(np.ones(6)), transB=1))
     build.add("Identity", x, output="y")
     graph = Graph.load(build.model((1, 6), {"y": (1, 6)}))
-    (pair,) = find_pairs(graph, nodes(graph))
-    result = equalised(graph, [pair], samples(graph))
+    (pair,) = equalizable_pairs(graph, nodes(graph))
+    result = equalized(graph, [pair], samples(graph))
     for found, wanted in zip(outputs(result), outputs(graph), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_two_gemms_are_a_pair() -> None:
 @pytest.mark.parametrize("activation", ["Sigmoid", "HardSwish"])
 def test_what_is_not_homogeneous_is_left_alone(activation: str) -> None:
     graph = two_layers(activation)
-    assert find_pairs(graph, nodes(graph)) == []
+    assert equalizable_pairs(graph, nodes(graph)) == []
 
 
 def test_a_bound_for_all_channels_is_left_alone() -> None:
@@ -114,7 +114,7 @@ def test_a_bound_for_all_channels_is_left_alone() -> None:
     x = build.add("Clip", build.conv("images", 3, 4), *bounds)
     build.add("Relu", build.conv(x, 4, 4), output="y")
     graph = Graph.load(build.model((1, 3, SIZE, SIZE), {"y": (1, 4, SIZE, SIZE)}))
-    assert find_pairs(graph, nodes(graph)) == []
+    assert equalizable_pairs(graph, nodes(graph)) == []
 
 
 def test_an_activation_that_is_rounded_inside_is_left_alone() -> None:
@@ -126,7 +126,7 @@ def test_an_activation_that_is_rounded_inside_is_left_alone() -> None:
     build.add("Relu", build.conv(x, 4, 4), output="y")
     graph = Graph.load(build.model((1, 3, SIZE, SIZE), {"y": (1, 4, SIZE, SIZE)}))
     assert next(match.activation.name for match in find_activations(graph)) == "LeakyRelu"
-    assert find_pairs(graph, nodes(graph)) == []
+    assert equalizable_pairs(graph, nodes(graph)) == []
 
 
 def test_a_feature_map_that_others_see_is_left_alone() -> None:
@@ -137,15 +137,15 @@ def test_a_feature_map_that_others_see_is_left_alone() -> None:
     build.nodes[-1].output[0] = "z"
     shape = (1, 4, SIZE, SIZE)
     graph = Graph.load(build.model((1, 3, SIZE, SIZE), dict.fromkeys(("y", "map", "z"), shape)))
-    assert find_pairs(graph, nodes(graph)) == []
+    assert equalizable_pairs(graph, nodes(graph)) == []
 
 
 def test_a_pair_has_a_layer_that_was_asked_for() -> None:
     graph = two_layers("Relu")
     first, second = (node.name for node in graph.nodes("Conv"))
-    assert find_pairs(graph, []) == []
+    assert equalizable_pairs(graph, []) == []
     for name in (first, second):
-        (pair,) = find_pairs(graph, [name])
+        (pair,) = equalizable_pairs(graph, [name])
         assert (pair.first, pair.second) == (first, second)
 
 
@@ -154,5 +154,5 @@ def test_channels_that_are_always_zero_keep_their_weights() -> None:
     x = build.add("Relu", build.add("Conv", "images", build.weight(np.zeros((4, 3, 1, 1)))))
     build.add("Conv", x, build.weight(np.ones((4, 4, 1, 1))), output="y")
     graph = Graph.load(build.model((1, 3, SIZE, SIZE), {"y": (1, 4, SIZE, SIZE)}))
-    result = equalised(graph, find_pairs(graph, nodes(graph)), samples(graph))
+    result = equalized(graph, equalizable_pairs(graph, nodes(graph)), samples(graph))
     assert result.to_proto() == graph.to_proto()

@@ -13,68 +13,38 @@ channel c, and w_c the largest |weight| that B has for it,
 up to a factor for all. The ranges are observed, where the paper infers them from A's weights: A's
 weights have one scale for each of its outputs, and lose nothing.
 
-Requires: f(s·x) = s·f(x) for s > 0, so Relu, LeakyRelu, PRelu or nothing: Relu6 and Clip bound all
-channels alike, and would need a bound for each. The feature map has one reader, and does not leave
-the graph.
+Requires: what `actcc.quantization.layer_pairs` says of f, and weights that are the layers' own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
-from actcc.activations import find_activations
 from actcc.calibration import Sample
 from actcc.graph import Array, Graph
+from actcc.quantization.layer_pairs import Pair, find_pairs
+from actcc.quantization.observe import channel_values
 from actcc.repair.layers import Layer, find_layers
-from actcc.runtime import run, session
 
-_HOMOGENEOUS = frozenset({"Relu", "LeakyRelu", "PRelu"})
-_LAYERS = frozenset({"Conv", "Gemm"})
 _LARGEST_FACTOR = 1e3
 _SMALLEST_RANGE = 1e-6
 _SMALLEST_WEIGHT = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Two layers with a feature map between them that no other node reads.
-
-    Attributes:
-        first, second: names of the nodes.
-        between: name of what the second reads.
-    """
-
-    first: str
-    second: str
-    between: str
-
-
-def find_pairs(graph: Graph, nodes: Collection[str]) -> list[Pair]:
-    """Pairs that can be equalised and of which one is among some nodes, in order."""
+def equalizable_pairs(graph: Graph, nodes: Collection[str]) -> list[Pair]:
+    """Pairs that can be equalized and of which one is among some nodes, in order."""
     layers = {layer.node: layer for layer in find_layers(graph)[0].values()}
-    behind = _homogeneous(graph)
-    found = []
-    for layer in layers.values():
-        between = graph.tensor(behind.get(layer.writes, layer.writes))
-        readers = graph.consumers(between)
-        if layer.op not in _LAYERS or len(readers) != 1 or graph.is_output(between):
-            continue
-        second = layers.get(readers[0].name)
-        if second is None or second.op != layer.op or second.reads != between.name:
-            continue
-        alone = layer.writes == between.name or not graph.is_output(graph.tensor(layer.writes))
-        alike = layer.groups * layer.outputs == _channels(second) and not second.transposed[0]
-        known = alone and alike and not graph.is_read_in_subgraph(between)
-        if known and (layer.node in nodes or second.node in nodes):
-            found.append(Pair(layer.node, second.node, between.name))
-    return found
+    return [
+        pair
+        for pair in find_pairs(graph)
+        if (pair.first in nodes or pair.second in nodes)
+        and _share_channels(layers.get(pair.first), layers.get(pair.second))
+    ]
 
 
-def equalised(graph: Graph, pairs: Sequence[Pair], samples: Sequence[Sample]) -> Graph:
+def equalized(graph: Graph, pairs: Sequence[Pair], samples: Sequence[Sample]) -> Graph:
     """A copy that computes the same, with the channels between the layers of each pair alike.
 
     Raises:
@@ -92,17 +62,11 @@ def equalised(graph: Graph, pairs: Sequence[Pair], samples: Sequence[Sample]) ->
     return result
 
 
-def _homogeneous(graph: Graph) -> dict[str, str]:
-    """What such an activation writes, by what it alone reads."""
-    found = {}
-    for match in find_activations(graph):
-        inside = {node.name for node in match.nodes}
-        alone = {node.name for node in graph.consumers(match.reads)} <= inside
-        alone = alone and not graph.is_read_in_subgraph(match.reads)
-        # What is rounded inside has steps that do not grow with it.
-        if match.activation.name in _HOMOGENEOUS and alone and not match.rounds:
-            found[match.reads.name] = match.writes.name
-    return found
+def _share_channels(first: Layer | None, second: Layer | None) -> bool:
+    """Whether both are known, and what the one writes the other reads channel by channel."""
+    if first is None or second is None or second.transposed[0]:
+        return False
+    return first.groups * first.outputs == _channels(second)
 
 
 def _taps(layer: Layer) -> int:
@@ -117,16 +81,11 @@ def _channels(layer: Layer) -> int:
 def _channel_ranges(
     graph: Graph, names: Sequence[str], samples: Sequence[Sample]
 ) -> dict[str, Array]:
-    """The largest |value| of each channel (axis 1), mean over the samples."""
-    model = graph.to_proto()
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    runner = session(model, optimise=False)
+    """The largest |value| of each channel, mean over the samples."""
     sums: dict[str, Array] = {}
-    for sample in samples:
-        for name, values in run(runner, sample.inputs).items():
-            others = tuple(axis for axis in range(values.ndim) if axis != 1)
-            largest = np.abs(values).max(axis=others).astype(np.float64)
+    for seen in channel_values(graph, samples, names):
+        for name, values in seen.items():
+            largest = np.abs(values).max(axis=1).astype(np.float64)
             sums[name] = sums.get(name, 0.0) + largest / len(samples)
     return sums
 

@@ -7,13 +7,14 @@
 
 Tools: onnxruntime's quantize_static, with its defaults and as its documentation advises for x86-64
 without VNNI; NNCF's quantize where nncf is installed, with its defaults and with the settings that
-suit the kind of model. With --target openvino-cpu NNCF's rows are there for the OpenVINO model too,
-which it writes as OpenVINO IR. --also adds models that are written already, as by `actcc optimize
+suit the kind of model. With --target openvino-cpu NNCF quantizes the OpenVINO model too, which it
+writes as OpenVINO IR. --also adds models that are written already, as by `actcc optimize
 --precision mixed`.
 
 With --calib-labels two fifths of the images of --calib are held out, as `actcc optimize` holds them
-out without --eval: quantize_with_accuracy_control keeps --max-drop on them, with no limit on its
-time, and no tool calibrates on them. Nothing but the table sees the images of --eval.
+out without --eval: NNCF's quantize_with_accuracy_control keeps --max-drop on them, with no limit on
+its time, and no tool calibrates on them. It is given the kind of model that is the runtime's own.
+Nothing but the table sees the images of --eval.
 
 Latency is measured with the target's runtime in one interleaved run of all models, and so is the
 metric. Drop is the original's metric less the model's, with the 90 % interval of a paired bootstrap
@@ -73,10 +74,16 @@ class Row:
 def quantizers(job: Job, runtime: Runtime) -> list[Quantizer]:
     """Those that are installed and write what the runtime reads."""
     found = with_onnxruntime.quantizers()
-    if with_nncf.installed():
-        found += with_nncf.quantizers(job, ".onnx")
-        if isinstance(runtime, OpenVinoBackend):
-            found += with_nncf.quantizers(job, ".xml")
+    if not with_nncf.installed():
+        return found
+    found += with_nncf.quantizers(".onnx")
+    own = ".onnx"
+    if isinstance(runtime, OpenVinoBackend):
+        own = ".xml"
+        found += with_nncf.quantizers(own)
+    if job.control is not None:
+        said = f"max_drop {job.max_drop} on {len(job.control)} held-out images of --calib"
+        found.append(with_nncf.with_accuracy_control(own, said))
     return found
 
 

@@ -46,6 +46,7 @@ MIXED = Settings("MIXED", mixed=True)
 FOR_ONNX_RUNTIME = Settings(
     "pre-processed, MIXED, activations per tensor, overflow fix", mixed=True, for_onnx_runtime=True
 )
+_KINDS = {".onnx": ("ONNX", FOR_ONNX_RUNTIME), ".xml": ("OpenVINO", MIXED)}
 
 
 def installed() -> bool:
@@ -66,26 +67,31 @@ def nncf_module(name: str = "nncf") -> Any:
     return importlib.import_module(name)
 
 
-def quantizers(job: Job, suffix: str) -> list[Quantizer]:
-    """With its defaults, with its best settings, and with accuracy control where labels are given.
+def quantizers(suffix: str) -> list[Quantizer]:
+    """With its defaults, and with its best settings.
 
     Args:
         suffix: ".onnx" or ".xml", which says what kind of model is quantized.
     """
-    kind, best = ("OpenVINO", MIXED) if suffix == ".xml" else ("ONNX", FOR_ONNX_RUNTIME)
+    kind, best = _KINDS[suffix]
     name, full = f"nncf.quantize on {kind}", "full bias correction"
     slow = partial(quantize, settings=best, fast_bias_correction=False)
-    found = [
+    return [
         Quantizer(f"{name}, {DEFAULTS.name}", suffix, quantize),
         Quantizer(f"{name}, {best.name}", suffix, partial(quantize, settings=best)),
         Quantizer(f"{name}, {best.name}, {full}", suffix, slow),
     ]
-    if job.control is not None:
-        kept = f"max_drop {job.max_drop} on {len(job.control)} held-out images of --calib"
-        name = f"nncf.quantize_with_accuracy_control on {kind}, {best.name}, {kept}"
-        controlled = partial(quantize_with_accuracy_control, settings=best)
-        found.append(Quantizer(name, suffix, controlled))
-    return found
+
+
+def with_accuracy_control(suffix: str, said: str) -> Quantizer:
+    """With its best settings, held to a budget.
+
+    Args:
+        said: the budget, for the table.
+    """
+    kind, best = _KINDS[suffix]
+    name = f"nncf.quantize_with_accuracy_control on {kind}, {best.name}, {said}"
+    return Quantizer(name, suffix, partial(quantize_with_accuracy_control, settings=best))
 
 
 def quantize(

@@ -232,9 +232,10 @@ class MeasuredBackend(ABC):
             ]
             peaks = [self._peak_bytes(model) for model in models]
             found = self.measure(jobs, self._measuring.model_seconds)
-        return [self._timing(one, peak) for one, peak in zip(found, peaks, strict=True)]
+        return [self.timing(one, peak) for one, peak in zip(found, peaks, strict=True)]
 
-    def _timing(self, found: Measurement, peak_bytes: int | None) -> Timing:
+    def timing(self, found: Measurement, peak_bytes: int | None = None) -> Timing:
+        """What a measurement of a whole model amounts to, with the noise of its placement."""
         own = found.ratio == 1.0 and found.ratio_noise == 0.0
         placement = 0.0 if own else self._measuring.placement_noise * found.ratio
         return Timing(

@@ -1,0 +1,1 @@
+"""Post-training quantizers that are measured beside actcc, one module a tool."""

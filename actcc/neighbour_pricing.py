@@ -4,6 +4,10 @@ A layer in int8 between layers in floating point pays for the way into int8 and 
 one in int8 it does not, and an activation that becomes a Relu between them costs nothing at all.
 Such groups of candidates are rewritten in one neighbourhood, and what that costs more or less than
 its members and the smaller groups among them is the price of the group.
+
+Where a larger group saves less than the smaller ones in it do together, they save the same thing
+each: three poolings behind one activation in int8 were seen to save 5.3 ms each beside it, of 5.3 ms
+that it costs alone. The group's saving is then shared among them, in proportion.
 """
 
 from __future__ import annotations
@@ -66,9 +70,8 @@ def price_neighbours(
         alone = [_priced(prices, *member) for member in group]
         if isinstance(whole, Price):
             members = tuple((site.id, names) for site, names in group)
-            inside = sum(cost for part, cost in costs.items() if set(part) < set(members))
             apart = sum(price.difference_ns for price in alone if price is not None)
-            costs[members] = round(whole.difference_ns - apart) - inside
+            _settle(costs, members, round(whole.difference_ns - apart))
     # Two of no difference are said too: they may be chosen together.
     return tuple(
         GroupTerm(members, cost) for members, cost in costs.items() if cost < 0 or len(members) == 2
@@ -76,6 +79,19 @@ def price_neighbours(
 
 
 _Members = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _settle(costs: dict[_Members, int], members: _Members, together_ns: int) -> None:
+    """Take in what a group costs beyond its members: as its own, or shared among its parts."""
+    parts = {part: cost for part, cost in costs.items() if set(part) < set(members)}
+    own = together_ns - sum(parts.values())
+    savings = [part for part, cost in parts.items() if cost < 0]
+    if own <= 0 or len(savings) < 2:
+        costs[members] = own
+        return
+    saved = sum(parts[part] for part in savings)
+    share = max(0.0, 1 + own / saved)
+    costs.update({part: round(share * parts[part]) for part in savings})
 
 
 def _priced(

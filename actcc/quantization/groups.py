@@ -2,7 +2,8 @@
 
 What reads each other in int8 saves the way out of it and back. A swap whose function a kernel cuts
 off for nothing joins the layer in front and what reads the swap; one whose function is cheaper in
-int8 is computed there itself.
+int8 is computed there itself. All that read one tensor, and all that one place reads, are priced as a
+whole too: each of them alone may save what can be saved only once.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def groups_in_int8(
         for name in place.reads:
             readers.setdefault(name, []).append(site)
     swaps = _swaps(graph, others)
+    yield from _joined(places)
     for site, place in places:
-        for reader in readers.get(place.writes, ()):
-            yield _member(site), _member(reader)
+        yield from _read_by((_member(site),), readers.get(place.writes, ()))
         swap = swaps.get(place.swapped)
         if swap is None:
             continue
@@ -82,8 +83,24 @@ def groups_in_int8(
         elif _swallowed(swap):
             pair = _member(site), (swap, _swallowed(swap))
             yield pair
-            for reader in readers.get(swap.site.writes, ()):
-                yield *pair, _member(reader)
+            yield from _read_by(pair, readers.get(swap.site.writes, ()))
+
+
+def _read_by(group: Group, readers: Sequence[OfferedSite]) -> Iterator[Group]:
+    """A group with each reader of what it writes, and with all of them."""
+    for reader in readers:
+        yield *group, _member(reader)
+    if len(readers) > 1:
+        yield *group, *map(_member, readers)
+
+
+def _joined(places: Sequence[tuple[OfferedSite, Int8Place]]) -> Iterator[Group]:
+    """Each place that reads several others, with them."""
+    writers = {place.writes: site for site, place in places}
+    for site, place in places:
+        read = [writers[name] for name in place.reads if name in writers]
+        if len(read) > 1:
+            yield *map(_member, read), _member(site)
 
 
 def _member(site: OfferedSite) -> tuple[OfferedSite, tuple[str, ...]]:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from networks import residual_network
 
 from actcc.accuracy.estimate import Estimates
 from actcc.budget import Amount, Budget
-from actcc.neighbour_pricing import GroupTerm
+from actcc.graph import Graph
+from actcc.neighbour_pricing import GroupTerm, price_neighbours
+from actcc.pass_api import Group, Pass
 from actcc.prices import Price
 from actcc.program import Evidence, build_problem, site_plans
+from actcc.progress import Silent
 from actcc.search.cpsat import solve_within
 from actcc.search.space import Space
 from actcc.selection import solve
 from actcc.selection.check import total
-from actcc.site import KEEP, Candidate, OfferedSite, Site
+from actcc.site import KEEP, Candidate, OfferedSite, Refusal, Site
+from actcc.targets import Target, load_target
 
 OFFERS = {"a": ("int8",), "s": ("Relu", "Relu6", "HardSwish"), "b": ("int8",)}
 ALONE = {
@@ -125,3 +132,67 @@ def test_what_is_shown_of_the_chosen_adds_up_to_the_plan() -> None:
         if figures.name == site.chosen
     )
     assert shown == pytest.approx(cost(chosen) - 1e6)
+
+
+class Fan(Pass):
+    """A writer and two that read it, in int8; names three groups and rewrites nothing."""
+
+    name = "fan"
+    members = tuple(
+        OfferedSite(
+            Site([f"n_{name}"], "x", name, "layer", None, name),
+            "fan",
+            (Candidate("int8", exact=False),),
+        )
+        for name in ("w", "a", "b")
+    )
+
+    def sites(self, graph: Graph) -> Iterable[Site | Refusal]:
+        return [member.site for member in self.members]
+
+    def candidates(self, site: Site, target: Target) -> Iterable[Candidate | Refusal]:
+        return self.members[0].candidates
+
+    def neighbours(self, graph: Graph, sites: Sequence[OfferedSite]) -> Iterable[Group]:
+        writer, one, other = ((member, ("int8",)) for member in self.members)
+        return [(writer, one), (writer, other), (writer, one, other)]
+
+    def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("together", "expected"),
+    [
+        # Each pair saves the 500 that the writer costs alone; all three save them once.
+        ({"wa": 100, "wb": 100, "wab": 200}, {"wa": -250, "wb": -250}),
+        ({"wa": 100, "wb": 300, "wab": 300}, {"wa": -250, "wb": -150}),
+        # The three save nothing at all, or cost even more.
+        ({"wa": 100, "wb": 100, "wab": 900}, {"wa": 0, "wb": 0}),
+        # A pair that costs more is no part of what is shared.
+        ({"wa": 100, "wb": 700, "wab": 700}, {"wa": -500, "wb": 100}),
+        # What is saved only where both readers are in int8 is the three's own.
+        ({"wa": 600, "wb": 600, "wab": 200}, {"wa": 0, "wb": 0, "wab": -500}),
+    ],
+)
+def test_what_pairs_save_of_one_overhead_is_shared_among_them(
+    monkeypatch: pytest.MonkeyPatch,
+    together: dict[str, float],
+    expected: dict[str, int],
+) -> None:
+    def price(difference_ns: float) -> Price:
+        return Price(1e4, difference_ns, 0.0, "measured", "tool")
+
+    def priced(graph: Graph, sites: Sequence[OfferedSite], *_: object, **__: object) -> object:
+        names = ["".join(part.split()[0] for part in s.id.split(" and ")) for s in sites]
+        return {
+            site.id: {site.candidates[0].name: price(together[name])}
+            for site, name in zip(sites, names, strict=True)
+        }
+
+    monkeypatch.setattr("actcc.neighbour_pricing.price_sites", priced)
+    alone = {"w": {"int8": price(500.0)}, "a": {"int8": price(100.0)}, "b": {"int8": price(100.0)}}
+    graph, target = Graph.load(residual_network()), load_target("npu1")
+    with ThreadPoolExecutor(1) as pool:
+        terms = price_neighbours(graph, Fan.members, alone, [Fan()], target, pool, Silent(), None)
+    assert {"".join(site for site, _ in t.members): t.cost_ns for t in terms} == expected

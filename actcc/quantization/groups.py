@@ -2,8 +2,8 @@
 
 What reads each other in int8 saves the way out of it and back. A swap whose function a kernel cuts
 off for nothing joins the layer in front and what reads the swap; one whose function is cheaper in
-int8 is computed there itself. All that read one tensor, and all that one place reads, are priced as a
-whole too: each of them alone may save what can be saved only once.
+int8 is computed there itself. All that read one tensor, and all that one place reads, are priced as
+a whole too: each of them alone may save what can be saved only once.
 """
 
 from __future__ import annotations

@@ -110,7 +110,9 @@ def quantize_node(graph: Graph, name: str, ranges: Mapping[str, Range], weight_b
     if node.op in SAME_SCALE:
         step = _step_of(graph, first)
     else:
-        values = range_of(ranges, group.writes)
+        # Between two activations that act as one nothing was observed.
+        known = group.writes if group.writes in ranges else node.outputs[0].name
+        values = range_of(ranges, known)
         step = Step.of(values if cut is None else _cut_off(graph, cut, values))
     graph.replace(group, "DequantizeLinear", [stored(graph, result, step), *step.constants])
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
+from networks import Builder
 from normalizing import graph_of
-from quantizing import CPU, QUANTIZE, error, floats, mobile_network, quantized, seen, sites_of
+from quantizing import (
+    CPU,
+    QUANTIZE,
+    error,
+    floats,
+    kernels,
+    mobile_network,
+    quantized,
+    seen,
+    sites_of,
+)
 
 from actcc.errors import PassError
 from actcc.graph import Graph
@@ -87,3 +100,14 @@ def test_operators_of_other_domains_are_no_layers() -> None:
 def test_what_is_in_int8_already_stays() -> None:
     result = quantized(mobile_network())
     assert sites_of(result) == []
+
+
+def test_two_activations_in_a_row_may_stand_behind_a_layer(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.conv("images", 3, 8)
+    x = build.add("Relu", build.add("Relu", x))  # one activation, in which nothing is observed
+    build.nodes[-1].output[0] = "y"
+    graph = Graph.load(build.model((1, 3, 8, 8), {"y": (1, 8, 8, 8)}))
+    int8 = quantized(graph, "Conv")
+    assert error(graph, int8) < 0.05
+    assert kernels(int8, tmp_path)["QLinearConv"] == 1

@@ -8,7 +8,8 @@ the solver knows as a price of the two together. An activation is computed in in
 (`actcc.quantization.activations`), or swapped for a Relu, which the kernel before it swallows; it
 may also be swapped for one that is cheaper in int8, and be computed so. Ranges of feature maps
 are those of least error on calibration samples (`actcc.quantization.distribution`). Applied last of
-all, to the repaired network, whose ranges are observed again. Approximate, bound by the budget.
+all, to the repaired network, whose ranges are observed again; with `--precision int8` wherever it
+can be (`actcc.whole_int8`). Approximate, bound by the budget.
 
 Requires: float32; constant weights; a target whose profile says how many bits weights have in int8.
 """
@@ -31,6 +32,7 @@ from actcc.quantization import observed_ranges
 from actcc.quantization.activations import has_int8_form, quantize_activation
 from actcc.quantization.qdq import (
     QUANTIZABLE,
+    cut_behind,
     feature_maps,
     is_dequantized,
     quantize_node,
@@ -51,14 +53,17 @@ class QuantizeLayers(Pass):
         matches = find_activations(graph)
         inside = {node.name for match in matches for node in match.nodes}
         for match in matches:
-            if not has_int8_form(match.activation) or _is_in_int8(graph, match):
+            if _is_in_int8(graph, match) or _is_cut_off(graph, match):
                 continue
-            if _is_float(graph, match.reads):
+            if not has_int8_form(match.activation):
+                yield Refusal(match.writes.name, f"no int8 kernel computes {match.activation}")
+            elif _is_float(graph, match.reads):
                 yield _activation_site(match)
             else:
                 yield Refusal(match.writes.name, _NOT_FLOAT)
         for node in graph.nodes():
-            if node.op not in QUANTIZABLE or node.domain not in ONNX_DOMAINS or node.name in inside:
+            known = node.op in QUANTIZABLE | CONTRACTIONS and node.domain in ONNX_DOMAINS
+            if not known or node.name in inside:
                 continue
             reason = _obstacle(graph, node)
             if reason:
@@ -167,6 +172,13 @@ def _is_in_int8(graph: Graph, match: Match) -> bool:
     return is_dequantized(graph, match.reads) and any(r.op == "QuantizeLinear" for r in readers)
 
 
+def _is_cut_off(graph: Graph, match: Match) -> bool:
+    """Whether the kernel before an activation swallows it."""
+    writer = graph.producer(match.reads)
+    cut = None if writer is None else cut_behind(graph, writer)
+    return cut is not None and any(node.name == cut.name for node in match.nodes)
+
+
 def _swaps(graph: Graph, others: Sequence[OfferedSite]) -> dict[str, OfferedSite]:
     """Sites where an activation stands, and another may stand, by what it reads."""
     places = {(match.reads.name, match.writes.name) for match in find_activations(graph)}
@@ -228,6 +240,8 @@ def _ranges(site: Site) -> dict[str, list[float]]:
 
 def _obstacle(graph: Graph, node: Node) -> str:
     """Why a node cannot be computed in int8; empty where it can."""
+    if node.op not in QUANTIZABLE:
+        return f"no int8 kernel computes {node.op}"
     tensors = [*feature_maps(graph, node), *node.outputs]
     if not all(_is_float(graph, tensor) for tensor in tensors):
         return _NOT_FLOAT

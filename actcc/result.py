@@ -268,9 +268,9 @@ def _nearest_in_int8(trials: Trials) -> str:
     if figures is None or figures.allowed_drop is None or figures.bound <= figures.allowed_drop:
         return ""
     return (
-        f"all in int8 loses {figures.lost} of the allowed {figures.allowed_drop:.4g} at the least "
-        f"({len(trials.done)} plans); give a larger --max-drop, or --precision mixed, which leaves "
-        "in floating point what loses too much"
+        f"all in int8 loses {figures.lost} of the allowed {figures.allowed_drop:.4g}, the least of "
+        f"{len(trials.done)} tried; give a larger --max-drop, or --precision mixed, which leaves in "
+        "floating point what loses too much"
     )
 
 

@@ -269,8 +269,8 @@ def _nearest_in_int8(trials: Trials) -> str:
         return ""
     return (
         f"all in int8 loses {figures.lost} of the allowed {figures.allowed_drop:.4g}, the least of "
-        f"{len(trials.done)} tried; give a larger --max-drop, or --precision mixed, which leaves in "
-        "floating point what loses too much"
+        f"{len(trials.done)} tried; give a larger --max-drop, or --precision mixed, in which "
+        "layers that lose too much stay in floating point"
     )
 
 

@@ -92,11 +92,14 @@ def _rewritten(
         samples = _samples(bound, plan, calibration, preprocessing)
     places: dict[str, Site] = {}
     for found in passes:
-        seen = None if found.late else samples  # those observe the rewritten network
-        places |= {s.id: s for s in sites_of(graph, found, seen) if isinstance(s, Site)}
-    chosen = [(_offered(site, places), site.chosen) for site in plan.rewritten]
+        if not found.late:  # those find their places in the rewritten network
+            places |= {s.id: s for s in sites_of(graph, found, samples) if isinstance(s, Site)}
     method = RepairMethod.from_settings(plan.settings)
     late = {found.name for found in passes if found.late}
+    chosen = [
+        (_offered(site, None if site.pass_name in late else places), site.chosen)
+        for site in plan.rewritten
+    ]
     repairs = bool(approximate - late) and method.name != "none"
     if samples is None and repairs:
         samples = _samples(bound, plan, calibration, preprocessing)
@@ -145,8 +148,11 @@ def _samples(
     return replace(found, indices=tuple(places[name] for name in wanted))
 
 
-def _offered(site: SitePlan, places: Mapping[str, Site]) -> OfferedSite:
-    place = places.get(site.id)
+def _offered(site: SitePlan, places: Mapping[str, Site] | None) -> OfferedSite:
+    """The site with what was chosen; as the plan has it where places are found only later."""
+    written = site.id.partition(":")[2]
+    here = Site(site.nodes, "", written, site.kind, id=site.id)
+    place = here if places is None else places.get(site.id)
     if place is None or place.nodes != site.nodes:
         raise PlanError(
             f"the plan rewrites '{site.id}', which pass '{site.pass_name}' does not find here; "

@@ -52,8 +52,9 @@ STRATEGY_NAMES = ("cpsat", "greedy", "random", "optuna")
 REPAIR_METHODS = ("closed-form", "distill", "none")
 # What the result runs in, and names of passes, off by default, that this asks for.
 PRECISIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"auto": (), "float": (), "mixed": ("quantize-layers",)}
+    {"auto": (), "float": (), "mixed": ("quantize-layers",), "int8": ("quantize-layers",)}
 )
+INT8 = "int8"  # of these the one in which nothing that can run in int8 stays in floating point
 
 
 def check_precision(name: str) -> str:

@@ -17,6 +17,7 @@ from actcc.graph import Array, Graph
 from actcc.graph.size import file_bytes, model_bytes
 from actcc.job import Data, Job
 from actcc.neighbour_pricing import GroupTerm, price_neighbours
+from actcc.neighbourhood import Finish, as_it_is
 from actcc.prices import Backend, Price, Timing
 from actcc.pricing import SitePrices, price_sites
 from actcc.program import Evidence
@@ -50,16 +51,20 @@ def gather_evidence(
 
     target, budget = job.target, job.budget
     folder = default_folder() if job.cache else None
+    finish: Finish = as_it_is if job.whole_int8 is None else job.whole_int8.for_prices
+    network = job.finished(graph)
     if job.data is not None:
         require_ranking(job.estimator, graph, job.data.calibration, job.metric.name, folder)
     with job.progress.stage("Timing the model"):
-        before, timing = target.backend.time_models([baseline, graph], _feeds(job.data))
+        before, timing = target.backend.time_models([baseline, network], _feeds(job.data))
     location: Path | None = default_cache_path() if job.cache else None
-    prices = price_sites(graph, sites, job.passes, target, job.executor, job.progress, location)
+    prices = price_sites(
+        graph, sites, job.passes, target, job.executor, job.progress, location, finish=finish
+    )
     groups = price_neighbours(
         graph, sites, prices, job.passes, target, job.executor, job.progress, location
     )
-    sizes = _sizes(job, graph, sites)
+    sizes = _sizes(job, graph, sites, finish)
     worth = [_worth_estimating(site, prices[site.id], groups, sizes, budget) for site in sites]
     estimates, estimator = _losses(job, graph, worth, folder)
     memory: tuple[MemoryStep, ...] = ()
@@ -79,7 +84,7 @@ def gather_evidence(
         before.noise_ns + timing.noise_ns,
         sizes,
         file_bytes(job.source),
-        model_bytes(graph),
+        model_bytes(network),
     )
 
 
@@ -94,12 +99,12 @@ def _losses(
     return chosen.losses(subject), chosen.name
 
 
-def _sizes(job: Job, graph: Graph, sites: Sequence[OfferedSite]) -> SiteSizes:
+def _sizes(job: Job, graph: Graph, sites: Sequence[OfferedSite], finish: Finish) -> SiteSizes:
     """What each candidate adds to the file; empty where size does not count."""
     if not job.budget.size_counts:
         return {}
     with job.progress.stage("Sizing weights"):
-        return site_sizes(graph, sites, job.passes)
+        return site_sizes(graph, sites, job.passes, finish)
 
 
 def _live_memory(

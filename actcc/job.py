@@ -20,18 +20,20 @@ from actcc.accuracy.metric import FunctionMetric, Metric
 from actcc.budget import Budget
 from actcc.calibration import Preprocessing, SampleSet, load_samples
 from actcc.calibration.labels import label_samples
+from actcc.deploy import TfliteBackend
 from actcc.effort import PRECISIONS, TIME_FOR_TRIALS, Effort, check_precision
 from actcc.errors import DataError
 from actcc.estimators.choice import check_estimator, works_without_calibration
 from actcc.graph import Graph, content_hash, static_types
 from actcc.graph.files import staging_folder
 from actcc.journal import Journal, run_key
-from actcc.pass_api import Pass, select_passes
+from actcc.pass_api import Pass, Survey, select_passes
 from actcc.progress import PRICING, PRICING_TOGETHER, Progress, Silent, Timed
 from actcc.repair import MOST_SAMPLES, RepairMethod
 from actcc.targets import Target, load_target
 from actcc.tasks import default_workers, process_pool
 from actcc.validity import require_valid
+from actcc.whole_int8 import WholeInt8, find_whole_int8
 
 Model = str | Path | onnx.ModelProto | Graph
 HELD_OUT_SHARE = 0.4
@@ -57,6 +59,7 @@ class Job:
     Attributes:
         source: file of the model as it was given.
         precision: what results are verified in; one of `actcc.effort.PRECISIONS`.
+        whole_int8: puts all into int8 that can be; None where each layer may stay as it is.
         estimator: name of what losses are estimated by.
         repair: how what a rewrite breaks is made good.
         journal: what an interrupted run of the same kind has found, and this one finds.
@@ -71,6 +74,7 @@ class Job:
     data: Data | None
     metric: Metric
     precision: str
+    whole_int8: WholeInt8 | None
     estimator: str
     repair: RepairMethod
     passes: Sequence[Pass]
@@ -114,13 +118,26 @@ class Job:
         samples = self.data.calibration
         return self.repair.run(original, rewritten, samples, seed=self.seed).graph
 
+    def survey_int8(self, graph: Graph) -> Survey:
+        """What of a network can run in int8, where all is to that can."""
+        assert self.whole_int8 is not None
+        assert self.fitted_samples is not None
+        return self.whole_int8.survey(graph, self.fitted_samples)
+
+    def finished(self, graph: Graph) -> Graph:
+        """A network as it is verified: in int8 where all is to be."""
+        if self.whole_int8 is None or self.fitted_samples is None:
+            return graph
+        return self.whole_int8.of(graph, self.fitted_samples)
+
     @property
-    def repair_settings(self) -> dict[str, str]:
-        """What a plan says of the repair: how, and on which samples."""
+    def settings(self) -> dict[str, str]:
+        """What a plan says of precision and repair: which, how, and on which samples."""
         calibration = self.fitted_samples
         if calibration is None:
-            return {"repair": "none"}
+            return {"precision": self.precision, "repair": "none"}
         return {
+            "precision": self.precision,
             **self.repair.settings,
             "calibration": calibration.source,
             "calibration_samples": json.dumps(calibration.names),
@@ -185,23 +202,27 @@ def open_job(
         data = _load_data(
             original, calibration, evaluation, preprocessing, samples, seed, estimator
         )
+        device = target if isinstance(target, Target) else load_target(target)
+        asked_for = PRECISIONS[check_precision(precision)]
+        if isinstance(device.backend, TfliteBackend):  # its toolchain puts all into int8 anyway
+            asked_for = ()
+        chosen = select_passes(
+            passes, plugins, skip, (*also, *asked_for), for_size=budget.size_counts
+        )
         job = Job(
             source=source,
             original=original,
-            target=target if isinstance(target, Target) else load_target(target),
+            target=device,
             budget=budget,
             data=_labelled(data, labels, judge),
             metric=judge,
-            precision=check_precision(precision),
+            precision=precision,
+            whole_int8=find_whole_int8(
+                precision, device, chosen, None if data is None else data.calibration
+            ),
             estimator=estimator,
             repair=(repair or RepairMethod()).check(),
-            passes=select_passes(
-                passes,
-                plugins,
-                skip,
-                (*also, *PRECISIONS[precision]),
-                for_size=budget.size_counts,
-            ),
+            passes=chosen,
             skip=skip,
             seed=seed,
             executor=executor or stack.enter_context(process_pool(workers or default_workers())),

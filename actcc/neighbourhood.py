@@ -14,7 +14,7 @@ was predicted at 1.10×, and ran at 2.17×.)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
@@ -32,8 +32,14 @@ _JUNCTIONS = frozenset(
     {"Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Resize", "Split"}
 )
 _STEPS = 3
+Finish = Callable[[Graph], Graph]
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _QUANTIZATION = frozenset({_QUANTIZE, _DEQUANTIZE})
+
+
+def as_it_is(graph: Graph) -> Graph:
+    """The graph itself, finished."""
+    return graph
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,16 @@ class Neighbourhood:
 
 
 def neighbourhoods(
-    graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass]
+    graph: Graph,
+    sites: Sequence[OfferedSite],
+    passes: Sequence[Pass],
+    finish: Finish = as_it_is,
 ) -> tuple[list[Neighbourhood], dict[str, Unpriced]]:
-    """Neighbourhoods grouped by equal structure, and the sites that have none, with the reason."""
+    """Neighbourhoods grouped by equal structure, and the sites that have none, with the reason.
+
+    Args:
+        finish: what is done to all of the network behind the rewrite of its sites.
+    """
     by_name = {found.name: found for found in passes}
     groups: dict[tuple[str, str], tuple[OfferedSite, Graph, list[str]]] = {}
     failed: dict[str, Unpriced] = {}
@@ -71,16 +84,21 @@ def neighbourhoods(
         offers = [offered.pass_name, place, *(c.name for c in offered.candidates)]
         key = (structure_hash(part), "|".join(offers))
         groups.setdefault(key, (offered, part, []))[2].append(offered.id)
-    found = [
-        _with_candidates(part, offered, by_name[offered.pass_name], tuple(members))
-        for offered, part, members in groups.values()
-    ]
+    found: list[Neighbourhood] = []
+    for offered, part, members in groups.values():
+        rewrite = by_name[offered.pass_name]
+        try:
+            found.append(_with_candidates(part, offered, rewrite, tuple(members), finish))
+        except ActccError as error:
+            failed.update(dict.fromkeys(members, Unpriced(str(error))))
     return found, failed
 
 
 def _with_candidates(
-    part: Graph, offered: OfferedSite, found: Pass, members: tuple[str, ...]
+    part: Graph, offered: OfferedSite, found: Pass, members: tuple[str, ...], finish: Finish
 ) -> Neighbourhood:
+    """Raises ActccError where the part as it is cannot be finished."""
+    baseline = finish(part)
     graphs: dict[str, Graph] = {}
     failed: dict[str, Unpriced] = {}
     for candidate in offered.candidates:
@@ -89,11 +107,10 @@ def _with_candidates(
             with rewritten.marking(found.name, offered.site.writes, candidate.name):
                 apply_pass(found, rewritten, offered.site, candidate)
             verify(rewritten, Interface.of(part), [found.name])
+            graphs[candidate.name] = finish(rewritten)
         except ActccError as error:
             failed[candidate.name] = Unpriced(f"cannot be applied here: {error}")
-            continue
-        graphs[candidate.name] = rewritten
-    return Neighbourhood(PriceQuery(part, graphs), members, failed)
+    return Neighbourhood(PriceQuery(baseline, graphs), members, failed)
 
 
 def neighbouring_nodes(

@@ -278,6 +278,11 @@ class Survey:
     sites: tuple[OfferedSite, ...]
     refusals: tuple[tuple[str, Refusal], ...]
 
+    @property
+    def first_candidates(self) -> list[tuple[OfferedSite, str]]:
+        """Every site with its first candidate."""
+        return [(site, site.candidates[0].name) for site in self.sites]
+
 
 def find_sites(
     graph: Graph,

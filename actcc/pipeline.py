@@ -85,7 +85,8 @@ def optimize(
         also: names of passes that run only when asked for.
         precision: what the result is verified in: `auto` is int8 where the target computes in
             it and there are calibration samples, else as the file is; `float` is always as the
-            file is; `mixed` lets each layer run in int8 where it pays, on targets that run QDQ.
+            file is; `mixed` lets each layer run in int8 where it pays, and `int8` has all run in
+            it that can, both on targets that run QDQ.
         estimator: what losses are estimated by before anything is measured: `fidelity` on
             calibration data, one of `actcc.estimators`, or `auto` for the best by a ranking.
         repair: how weights are re-fitted behind approximate rewrites; None for the closed form.
@@ -231,6 +232,7 @@ class Prepared:
             job.journal,
             repair=job.repaired if job.repairs else None,
             samples=job.fitted_samples,
+            everywhere=None if job.whole_int8 is None else job.survey_int8,
         )
 
     def outcome(self, trials: Trials) -> Outcome:
@@ -245,7 +247,7 @@ class Prepared:
             self.verifier,
             tuple(job.skip),
             job.progress.seconds,
-            job.repair_settings,
+            job.settings,
         )
 
 
@@ -295,6 +297,8 @@ def survey_model(job: Job) -> Surveyed:
             exact_only=job.data is None,
             samples=job.fitted_samples,
         )
+    if job.whole_int8 is not None:
+        survey = job.whole_int8.leave_to_choose(survey)
     return Surveyed(job, normalized, survey, baseline, verifier)
 
 

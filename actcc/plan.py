@@ -111,6 +111,14 @@ class AccuracyFigures:
         """What was lost, in the metric's units."""
         return self.original - self.result
 
+    @property
+    def lost(self) -> str:
+        """The drop for people, with its bound where that alone breaks the budget."""
+        said = f"{self.drop:.4g}"
+        if self.allowed_drop is not None and self.drop <= self.allowed_drop < self.bound:
+            said += f" (up to {self.bound:.4g} with {100 * self.confidence:g} % confidence)"
+        return said
+
 
 @dataclass(frozen=True)
 class Plan:

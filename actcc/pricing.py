@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actcc.graph import Graph
 from actcc.latency_models import Profile
-from actcc.neighbourhood import neighbourhoods
+from actcc.neighbourhood import Finish, as_it_is, neighbourhoods
 from actcc.network_pricing import price_in_network
 from actcc.pass_api import Pass
 from actcc.price_cache import PriceCache, cached_price
@@ -49,18 +49,21 @@ def price_sites(
     cache: Path | None,
     *,
     stage: str = PRICING,
+    finish: Finish = as_it_is,
 ) -> dict[str, SitePrices]:
     """Prices by site id and candidate name; every candidate of every site has an entry.
 
     Args:
         stage: what the progress calls it.
+        finish: what is done to all of the network behind the rewrite of its sites; not for backends
+            that price networks as a whole.
     """
     backend = target.backend
     kept = cache if cache is not None and backend.cacheable and PriceCache(cache).usable() else None
     if isinstance(backend, NetworkBackend):
         known = None if kept is None else PriceCache(kept)
         return dict(price_in_network(graph, sites, passes, backend, executor, progress, known))
-    groups, failed = neighbourhoods(graph, sites, passes)
+    groups, failed = neighbourhoods(graph, sites, passes, finish)
     prices: dict[str, SitePrices] = {}
     by_id = {offered.id: offered for offered in sites}
     for identity, reason in failed.items():

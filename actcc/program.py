@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from actcc.accuracy.estimate import Estimates
 from actcc.budget import Objective
 from actcc.neighbour_pricing import GroupTerm
+from actcc.pass_api import Survey
 from actcc.plan import CandidateFigures, SitePlan
 from actcc.prices import Unpriced
 from actcc.pricing import SitePrices
@@ -29,7 +30,8 @@ class Evidence:
         prices: by site and candidate.
         estimates: losses of approximate candidates; None where there is no calibration data.
         original_latency_ns: of the model as it was given.
-        base_latency_ns: of the normalized network with `keep` everywhere, in the same run.
+        base_latency_ns: of the normalized network with `keep` everywhere, in the same run; in int8
+            where all is to be.
         peak_bytes: peak of the original's activations; None if it depends on data.
         memory: live bytes by schedule step and candidate; empty without a memory budget.
         estimator: what the losses were estimated by.
@@ -274,6 +276,15 @@ def unpriced_site_plans(sites: Sequence[OfferedSite], reason: str) -> tuple[Site
             ),
         )
         for site in sites
+    )
+
+
+def applied_everywhere(survey: Survey | None) -> tuple[SitePlan, ...]:
+    """What was rewritten behind the repair without having been chosen, and so without a price."""
+    pairs = () if survey is None else survey.first_candidates
+    return tuple(
+        _site_plan(site, name, (CandidateFigures(name, False, None, None, None, ""),))
+        for site, name in pairs
     )
 
 

@@ -27,7 +27,7 @@ from actcc.graph.size import file_bytes
 from actcc.normalize import Normalized
 from actcc.pass_api import Survey
 from actcc.plan import FORMAT, AccuracyFigures, LatencyFigures, Plan
-from actcc.program import Evidence, site_plans, unpriced_site_plans
+from actcc.program import Evidence, applied_everywhere, site_plans, unpriced_site_plans
 from actcc.search import SOLVER_WORKERS
 from actcc.site import KEEP, Refusal
 from actcc.trials import Trial, Trials
@@ -43,7 +43,7 @@ class Outcome:
 
     Attributes:
         evidence: None where the target can neither price nor time the model.
-        repair_settings: what the plan says of the repair.
+        settings: what the plan says of precision and repair.
         unpriced: why it cannot; empty where it can.
     """
 
@@ -55,7 +55,7 @@ class Outcome:
     verifier: Verifier
     skip: tuple[str, ...]
     stage_seconds: Mapping[str, float]
-    repair_settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     unpriced: str = ""
 
 
@@ -157,7 +157,7 @@ def finish(
         graph=graph,
         output=output,
         trials=tuple(trial_figures(trial) for trial in outcome.trials.done),
-        refusals=outcome.survey.refusals,
+        refusals=_refusals(outcome.survey, best),
         stage_seconds=dict(outcome.stage_seconds),
         chosen_trial=None if best is None else outcome.trials.done.index(best),
         beside=() if tflite is None or output is None else tuple(tflite_paths(output)),
@@ -240,7 +240,8 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
         return f"best of {len(done)} verified plans, {held} of which kept the budgets"
     if outcome.unpriced:
         return f"{outcome.verifier.target.name} cannot price the model: {outcome.unpriced}"
-    if not outcome.survey.sites:
+    in_int8 = any(trial.behind is not None for trial in done)
+    if not outcome.survey.sites and not in_int8:
         return f"no site with a candidate was found{_commonest(outcome.survey)}{_refused(outcome)}"
     holding = [trial for trial in done if trial.verdict.holds]
     if holding and outcome.verifier.budget.objective == "size":
@@ -251,6 +252,9 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
             f"no plan within the budgets is faster beyond the noise (best {100 * ratio:.1f} % "
             "of the original's latency)"
         )
+    nearest = _nearest_in_int8(outcome.trials) if in_int8 else ""
+    if nearest:
+        return f"no plan kept the budgets: {nearest}"
     failures = [t.verdict.failures[0] for t in done] + [t.reason for t in outcome.trials.refused]
     if not failures:
         return "no plan was tried"
@@ -258,10 +262,28 @@ def _reason(outcome: Outcome, best: Trial | None) -> str:
     return f"no plan kept the budgets: {failures[-1]}{f'; {alone}' if alone else ''}"
 
 
+def _nearest_in_int8(trials: Trials) -> str:
+    """What all in int8 loses at the least; empty where it is not that which breaks the budget."""
+    figures = trials.nearest
+    if figures is None or figures.allowed_drop is None or figures.bound <= figures.allowed_drop:
+        return ""
+    return (
+        f"all in int8 loses {figures.lost} of the allowed {figures.allowed_drop:.4g}, the least of "
+        f"{len(trials.done)} tried; give a larger --max-drop, or --precision mixed, in which "
+        "layers that lose too much stay in floating point"
+    )
+
+
 def _refused(outcome: Outcome) -> str:
     """What stood against the normalized network, where that alone was tried and refused."""
     refused = outcome.trials.refused
     return f"; the normalized network was refused: {refused[-1].reason}" if refused else ""
+
+
+def _refusals(survey: Survey, best: Trial | None) -> tuple[tuple[str, Refusal], ...]:
+    """What was not offered, in the normalized network and behind the repair."""
+    behind = () if best is None or best.behind is None else best.behind.refusals
+    return tuple(dict.fromkeys((*survey.refusals, *behind)))
 
 
 def _commonest(survey: Survey) -> str:
@@ -274,7 +296,7 @@ def trial_figures(trial: Trial) -> TrialFigures:
     """What the report says of a trial."""
     verdict = trial.verdict
     return TrialFigures(
-        len(trial.chosen),
+        len(trial.chosen) + (0 if trial.behind is None else len(trial.behind.sites)),
         trial.predicted_latency_ns,
         trial.predicted_loss,
         verdict.latency,
@@ -326,13 +348,14 @@ def make_plan(outcome: Outcome, best: Trial | None, result: Graph) -> Plan:
         versions={name: metadata.version(name) for name in _VERSIONS}
         | {"python": platform.python_version()},
         settings=_settings(verifier)
-        | dict(outcome.repair_settings)
+        | dict(outcome.settings)
         | ({"estimator": outcome.evidence.estimator} if outcome.evidence else {}),
         normalized=() if best is None else outcome.normalized.notes,
         sites=(
             unpriced_site_plans(outcome.survey.sites, outcome.unpriced)
             if outcome.evidence is None
             else site_plans(outcome.evidence, {} if best is None else best.chosen)
+            + applied_everywhere(None if best is None else best.behind)
         ),
         predicted_latency_ns=predicted,
         predicted_loss=0.0 if best is None else best.predicted_loss,

@@ -10,7 +10,7 @@ from actcc.calibration import SampleSet
 from actcc.errors import PassError
 from actcc.graph import Graph
 from actcc.int8_rounding import quantize_network
-from actcc.pass_api import Pass, apply_candidates, sites_of
+from actcc.pass_api import Pass, Survey, apply_candidates, sites_of
 from actcc.site import OfferedSite, Site
 
 Repairer = Callable[[Graph, Graph], Graph]
@@ -26,11 +26,13 @@ class Rewritten:
         unrepaired: makes the same rewrites without the repair, for which late passes observe once
             more; None where nothing was repaired.
         exact: whether every candidate is exact.
+        behind: what was rewritten behind the repair without having been chosen, and what was not.
     """
 
     graph: Graph
     unrepaired: Callable[[], Graph] | None
     exact: bool
+    behind: Survey | None = None
 
 
 def rewrite_network(
@@ -40,6 +42,7 @@ def rewrite_network(
     *,
     repair: Repairer | None,
     samples: SampleSet | None,
+    everywhere: Callable[[Graph], Survey] | None = None,
 ) -> Rewritten:
     """A copy of the graph with the chosen candidates applied, and repaired.
 
@@ -49,6 +52,8 @@ def rewrite_network(
     Args:
         repair: None where nothing is repaired.
         samples: what late passes observe, and what is rounded is fitted to.
+        everywhere: sites of a late pass in the repaired network, all of which get their first
+            candidate beside what is chosen.
 
     Raises:
         PassError: a pass left the graph invalid, or a site of a late pass is gone.
@@ -62,19 +67,22 @@ def rewrite_network(
     repairs = repair is not None and not _exact(early)
     repaired = repair(graph, rewritten) if repair is not None and repairs else rewritten
 
+    survey = None if everywhere is None else everywhere(repaired)
+    behind = [pair for pair in chosen if pair[0].pass_name in names]
+    behind += [] if survey is None else survey.first_candidates
+
     def finished(network: Graph) -> Graph:
         for found in late:
-            own = [pair for pair in chosen if pair[0].pass_name == found.name]
+            own = [pair for pair in behind if pair[0].pass_name == found.name]
             network = _applied_late(network, found, own, samples) if own else network
         return network
 
     unrepaired = functools.partial(finished, rewritten) if repairs else None
-    quantizes = any(pair[0].pass_name in names for pair in chosen)
-    if quantizes and repair is not None and samples is not None:
+    if behind and repair is not None and samples is not None:
         result = quantize_network(repaired, finished, samples)
     else:
         result = finished(repaired)
-    return Rewritten(result, unrepaired, _exact(chosen))
+    return Rewritten(result, unrepaired, _exact([*early, *behind]), survey)
 
 
 def _exact(chosen: Chosen) -> bool:

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from actcc.graph import Graph
 from actcc.graph.size import model_bytes, weight_sizes
-from actcc.neighbourhood import Neighbourhood, neighbourhoods, neighbouring_nodes
+from actcc.neighbourhood import Finish, Neighbourhood, as_it_is, neighbourhoods, neighbouring_nodes
 from actcc.pass_api import Pass
 from actcc.site import OfferedSite
 
@@ -20,18 +20,26 @@ SiteSizes = Mapping[tuple[str, str], int]
 """Bytes against `keep`, by site id and candidate name."""
 
 
-def site_sizes(graph: Graph, sites: Sequence[OfferedSite], passes: Sequence[Pass]) -> SiteSizes:
+def site_sizes(
+    graph: Graph,
+    sites: Sequence[OfferedSite],
+    passes: Sequence[Pass],
+    finish: Finish = as_it_is,
+) -> SiteSizes:
     """What each candidate adds to the file in bytes; negative where it makes it smaller.
 
     Candidates that cannot be applied to a part of the graph are left out. Sites of equal structure
     share one answer, unless they read weights that others read too.
+
+    Args:
+        finish: what is done to all of the network behind the rewrite of its sites.
     """
     by_id = {offered.id: offered for offered in sites}
     shared = _shared_weights(graph)
     apart = {offered.id for offered in sites if shared and _reads(graph, offered, shared)}
-    groups, _ = neighbourhoods(graph, [s for s in sites if s.id not in apart], passes)
+    groups, _ = neighbourhoods(graph, [s for s in sites if s.id not in apart], passes, finish)
     for identity in sorted(apart):
-        groups += neighbourhoods(graph, [by_id[identity]], passes)[0]
+        groups += neighbourhoods(graph, [by_id[identity]], passes, finish)[0]
     return {
         (identity, name): difference
         for group in groups

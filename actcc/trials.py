@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actcc.budget import Objective
+from actcc.pass_api import Survey
+from actcc.plan import AccuracyFigures
 from actcc.verify import Verdict
 
 # Joint losses were seen at three times the sum of the single ones; start below that.
@@ -35,6 +37,7 @@ class Trial:
         predicted_latency_ns: base latency and the sum of the chosen prices.
         predicted_loss: sum of the single losses of fidelity.
         path: the verified file.
+        behind: see `actcc.rewriting.Rewritten`.
     """
 
     chosen: Mapping[str, str]
@@ -42,6 +45,7 @@ class Trial:
     predicted_loss: float
     path: Path
     verdict: Verdict
+    behind: Survey | None = None
 
 
 @dataclass
@@ -204,6 +208,12 @@ class Trials:
         """The trial of exactly this plan, if there was one."""
         everything: list[Trial | Refused] = [*self.done, *self.refused]
         return next((trial for trial in everything if trial.chosen == chosen), None)
+
+    @property
+    def nearest(self) -> AccuracyFigures | None:
+        """Figures of the trial that is sure to lose the least; None without data or trials."""
+        found = [t.verdict.accuracy for t in self.done if t.verdict.accuracy is not None]
+        return min(found, key=lambda figures: figures.bound, default=None)
 
     @property
     def best(self) -> Trial | None:

@@ -211,11 +211,8 @@ class Verifier:
         figures = self._with_interval(figures, self._int8_scores)
         if figures.bound <= allowed:
             return ""
-        lost = f"{figures.drop:.4g}"
-        if figures.drop <= allowed:
-            lost += f" (up to {figures.bound:.4g} with {100 * figures.confidence:g} % confidence)"
         return (
-            f"int8 alone loses {lost} of the allowed {allowed:.4g}; give a larger "
+            f"int8 alone loses {figures.lost} of the allowed {allowed:.4g}; give a larger "
             "--max-drop, or --precision float to leave int8 out of the budget"
         )
 

@@ -8,7 +8,8 @@ the solver knows as a price of the two together. An activation is computed in in
 (`actcc.quantization.activations`), or swapped for a Relu, which the kernel before it swallows; it
 may also be swapped for one that is cheaper in int8, and be computed so. Ranges of feature maps
 are those of least error on calibration samples (`actcc.quantization.distribution`). Applied last of
-all, to the repaired network, whose ranges are observed again. Approximate, bound by the budget.
+all, to the repaired network, whose ranges are observed again; with `--precision int8` wherever it
+can be (`actcc.whole_int8`). Approximate, bound by the budget.
 
 Requires: float32; constant weights; a target whose profile says how many bits weights have in int8.
 """
@@ -23,11 +24,17 @@ from actcc.activations import Activation, Match, find_activations
 from actcc.calibration import SampleSet
 from actcc.errors import PassError
 from actcc.graph import Graph
-from actcc.graph.operators import ONNX_DOMAINS
+from actcc.graph.operators import CONTRACTIONS, ONNX_DOMAINS
 from actcc.pass_api import Group, Pass, rewrite
 from actcc.quantization import observed_ranges
 from actcc.quantization.activations import has_int8_form, quantize_activation
-from actcc.quantization.eligibility import NOT_FLOAT, is_float32, is_in_int8, obstacle
+from actcc.quantization.eligibility import (
+    NOT_FLOAT,
+    is_cut_off,
+    is_float32,
+    is_in_int8,
+    obstacle,
+)
 from actcc.quantization.groups import Int8Place, groups_in_int8
 from actcc.quantization.qdq import QUANTIZABLE, feature_maps, quantize_node, written_by
 from actcc.site import Candidate, Fact, OfferedSite, Refusal, Site
@@ -45,14 +52,17 @@ class QuantizeLayers(Pass):
         matches = find_activations(graph)
         inside = {node.name for match in matches for node in match.nodes}
         for match in matches:
-            if not has_int8_form(match.activation) or is_in_int8(graph, match):
+            if is_in_int8(graph, match) or is_cut_off(graph, match):
                 continue
-            if is_float32(graph, match.reads):
+            if not has_int8_form(match.activation):
+                yield Refusal(match.writes.name, f"no int8 kernel computes {match.activation}")
+            elif is_float32(graph, match.reads):
                 yield _activation_site(match)
             else:
                 yield Refusal(match.writes.name, NOT_FLOAT)
         for node in graph.nodes():
-            if node.op not in QUANTIZABLE or node.domain not in ONNX_DOMAINS or node.name in inside:
+            known = node.op in QUANTIZABLE | CONTRACTIONS and node.domain in ONNX_DOMAINS
+            if not known or node.name in inside:
                 continue
             reason = obstacle(graph, node)
             if reason:

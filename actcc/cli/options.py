@@ -94,7 +94,7 @@ precision_option = click.option(
     help="What is verified. auto: int8 where the target computes in it (Ethos-U, with --calib), "
     "else float; float: the ONNX file as it is. mixed: layers may also run in int8, each where it "
     "pays, as QuantizeLinear and DequantizeLinear, on targets that run these (cpu, openvino-cpu); "
-    "needs --calib.",
+    "int8: all of them that can; both need --calib.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
 preprocess_option = click.option(

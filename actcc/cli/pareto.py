@@ -202,10 +202,21 @@ def _render(front: Front) -> None:
     if front.empty:
         named = ", ".join(str(budget) for budget in front.empty)
         console.print(
-            f"no point of their own: {named}; nothing that keeps them was faster than the rest",
+            f"no point of their own: {named}; nothing that keeps them was faster than the rest"
+            f"{_least_lost(front)}",
             soft_wrap=True,
         )
     console.print(f"{len(front.trials)} plans verified; prices: {plan.tool}", style="dim")
+
+
+def _least_lost(front: Front) -> str:
+    """What the most accurate plan lost; empty where none was verified."""
+    figures = [t.accuracy for t in front.trials if t.accuracy is not None]
+    least = min(figures, key=lambda found: found.bound, default=None)
+    if least is None:
+        return ""
+    surely = f", {least.bound:.4g} at most" if least.bound > least.drop else ""
+    return f" (the least that a plan lost: {least.drop:.4g}{surely})"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -174,7 +174,8 @@ def _changes(result: Result) -> Table:
                 saved[site.change] = saved.get(site.change, 0.0) + candidate.difference_ns
     rows = list(result.changes.items())
     for name, count in rows[:_SHOWN_CHANGES]:
-        table.add_row(name, str(count), f"{saved.get(name, 0.0) / 1e3:+.1f} µs")
+        predicted = f"{saved[name] / 1e3:+.1f} µs" if name in saved else ""
+        table.add_row(name, str(count), predicted)
     if len(rows) > _SHOWN_CHANGES:
         rest = rows[_SHOWN_CHANGES:]
         table.add_row(f"and {len(rest)} other rewrites", str(sum(n for _, n in rest)), "")

@@ -7,7 +7,7 @@ import onnx
 from actcc.activations import Match
 from actcc.graph import Graph, Node, Tensor
 from actcc.graph.operators import CONTRACTIONS
-from actcc.quantization.qdq import feature_maps, is_dequantized
+from actcc.quantization.qdq import QUANTIZABLE, cut_behind, feature_maps, is_dequantized
 
 NOT_FLOAT = "not in float32"
 
@@ -16,8 +16,10 @@ def obstacle(graph: Graph, node: Node) -> str:
     """Why a node cannot be computed in int8; empty where it can.
 
     Args:
-        node: of an operator in `actcc.quantization.qdq.QUANTIZABLE`.
+        node: of an operator of ONNX.
     """
+    if node.op not in QUANTIZABLE:
+        return f"no int8 kernel computes {node.op}"
     tensors = [*feature_maps(graph, node), *node.outputs]
     if not all(is_float32(graph, tensor) for tensor in tensors):
         return NOT_FLOAT
@@ -48,6 +50,13 @@ def is_in_int8(graph: Graph, match: Match) -> bool:
     """Whether the runtime computes an activation in int8 as the model is."""
     readers = graph.consumers(match.writes)
     return is_dequantized(graph, match.reads) and any(r.op == "QuantizeLinear" for r in readers)
+
+
+def is_cut_off(graph: Graph, match: Match) -> bool:
+    """Whether the kernel before an activation swallows it."""
+    writer = graph.producer(match.reads)
+    cut = None if writer is None else cut_behind(graph, writer)
+    return cut is not None and any(node.name == cut.name for node in match.nodes)
 
 
 def is_float32(graph: Graph, tensor: Tensor) -> bool:

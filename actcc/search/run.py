@@ -11,7 +11,7 @@ from actcc.calibration import SampleSet
 from actcc.errors import ActccError, InfeasibleError, SearchError, require_known
 from actcc.graph import Graph, content_hash
 from actcc.journal import Journal
-from actcc.pass_api import Pass
+from actcc.pass_api import Pass, Survey
 from actcc.program import Evidence
 from actcc.progress import Advance, Progress
 from actcc.rewriting import Repairer, Rewritten, rewrite_network
@@ -76,6 +76,7 @@ class Search:
         journal: where verdicts are kept.
         repair: re-fits what approximate candidates break; None where nothing is repaired.
         samples: for calibration, which passes observe.
+        everywhere: see `actcc.rewriting.rewrite_network`.
     """
 
     graph: Graph
@@ -88,6 +89,7 @@ class Search:
     journal: Journal
     repair: Repairer | None = field(default=None, kw_only=True)
     samples: SampleSet | None = field(default=None, kw_only=True)
+    everywhere: Callable[[Graph], Survey] | None = field(default=None, kw_only=True)
 
     def run(self, strategy: str, advance: Advance) -> None:
         """Trials as the strategy proposes them; exact rewrites alone where none of them is good.
@@ -154,14 +156,20 @@ class Search:
         # In the order of the sites, as when the plan is applied again.
         pairs = [(s, chosen[s.id]) for s in self.evidence.sites if s.id in chosen]
         found = rewrite_network(
-            self.graph, self.passes, pairs, repair=self.repair, samples=self.samples
+            self.graph,
+            self.passes,
+            pairs,
+            repair=self.repair,
+            samples=self.samples,
+            everywhere=self.everywhere,
         )
         path = self._saved(found.graph, f"trial-{self.trials.attempted}")
         verdict = self._verdict(chosen, path, found)
         predicted = self.space.totals(chosen)
         # The machine's pace may have changed since the base was timed; the ratio has not.
         pace = verdict.latency.original_ns / self.evidence.original_latency_ns
-        return Trial(chosen, predicted.cost_ns * pace, predicted.loss_ppm / 1e6, path, verdict)
+        latency, loss = predicted.cost_ns * pace, predicted.loss_ppm / 1e6
+        return Trial(chosen, latency, loss, path, verdict, found.behind)
 
     def _saved(self, graph: Graph, folder: str) -> Path:
         path = self.staging / folder / self.file_name

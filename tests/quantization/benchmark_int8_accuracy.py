@@ -1,11 +1,15 @@
 """What each way of choosing int8 numbers adds to the accuracy of a network of which all is in int8.
 
     python tests/quantization/benchmark_int8_accuracy.py MODEL --calib FOLDER --preprocess yolox
-        [--labels FILE --metric coco-map] [--swap Relu] [--target cpu] [--samples N]
+        [--labels FILE --metric coco-map] [--swap Relu] [--target cpu] [--samples N] [--seed N]
+        [--ranges [WAY ...]]
 
 Half of the calibration images give ranges and fits, the other half what is printed; evaluation
 images are not looked at. --swap first puts another function in the place of all activations that
 may have it, and repairs the network: in mixed precision, those are the layers that int8 pays for.
+--ranges compares ways to find ranges of feature maps instead (`range_choice`), each with weights
+rounded to the nearest and with all that is done about rounding; the first way's seconds are those
+of all.
 
 Relative error: squared error of the outputs in parts of the energy of those of the network in
 floating point, mean over outputs and images. Fidelity and metric are those of `actcc optimize`.
@@ -16,11 +20,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from range_choice import WAYS as WAYS_OF_RANGES
+from range_choice import Candidates, RangesBy
 
 from actcc.accuracy.built_in import load_metric
 from actcc.accuracy.fidelity import FidelityReference
@@ -63,9 +69,9 @@ def rewritten(
     return apply_candidates(graph, [found], chosen)
 
 
-def quantized(graph: Graph, target: str, samples: SampleSet) -> Graph:
+def quantized(graph: Graph, target: str, samples: SampleSet, rewrite: Pass | None = None) -> Graph:
     """All in int8 that can be, each weight rounded to the nearest."""
-    return rewritten(graph, QuantizeLayers(), target, samples, None)
+    return rewritten(graph, rewrite or QuantizeLayers(), target, samples, None)
 
 
 def networks(reference: Graph, target: str, fit: SampleSet) -> Iterator[tuple[str, Graph, float]]:
@@ -88,6 +94,22 @@ def networks(reference: Graph, target: str, fit: SampleSet) -> Iterator[tuple[st
     yield "all, where held-out images gain", found, time.perf_counter() - begin
 
 
+def networks_by_ranges(
+    reference: Graph, target: str, fit: SampleSet, ways: Sequence[str]
+) -> Iterator[tuple[str, Graph, float]]:
+    """The network in int8 with ranges found in several ways: rounded to the nearest, and with all
+    that is done about rounding.
+    """
+    known: dict[str, Candidates] = {}
+    for way in ways:
+        quantize = partial(quantized, target=target, samples=fit, rewrite=RangesBy(way, known))
+        rounded = partial(quantize_network, quantize=quantize, samples=fit)
+        for name, make in (("nearest", quantize), ("all", rounded)):
+            begin = time.perf_counter()
+            found = make(reference)
+            yield f"{way}, {name}", found, time.perf_counter() - begin
+
+
 def outputs(graph: Graph, samples: SampleSet) -> list[Outputs]:
     """Of all samples, by name."""
     runner = session(graph)
@@ -104,7 +126,10 @@ def relative_error(found: Outputs, wanted: Outputs) -> float:
 
 
 def lines(
-    reference: Graph, target: str, fit: SampleSet, held_out: SampleSet, metric: Metric | None
+    reference: Graph,
+    made: Iterable[tuple[str, Graph, float]],
+    held_out: SampleSet,
+    metric: Metric | None,
 ) -> Iterator[str]:
     """The table, row by row."""
     wanted = outputs(reference, held_out)
@@ -122,7 +147,7 @@ def lines(
     yield f"| numbers | relative error | fidelity | {metric.name if metric else ''} | seconds |"
     yield "| --- | --- | --- | --- | --- |"
     yield f"| floating point | 0 | 1 | {value(wanted)} | |"
-    for name, graph, seconds in networks(reference, target, fit):
+    for name, graph, seconds in made:
         found = outputs(graph, held_out)
         error = np.mean([relative_error(a, b) for a, b in zip(found, wanted, strict=True)])
         loss = fidelity.loss(found)
@@ -137,12 +162,17 @@ def main() -> None:
     metric = None
     if options.labels is not None:
         samples, metric = label_samples(samples, options.labels), load_metric(options.metric)
-    fit, held_out = samples.split(0.5, seed=0)
+    fit, held_out = samples.split(0.5, seed=options.seed)
     if options.swap is not None:
         swapped = rewritten(graph, SwapActivation(), options.target, fit, options.swap)
         graph = RepairMethod().run(graph, swapped, fit).graph
     print(f"{options.model.name}: {len(fit)} images for the fit, {len(held_out)} held out\n")
-    for line in lines(graph, options.target, fit, held_out, metric):
+    if options.ranges is None:
+        made = networks(graph, options.target, fit)
+    else:
+        ways = options.ranges or WAYS_OF_RANGES
+        made = networks_by_ranges(graph, options.target, fit, ways)
+    for line in lines(graph, made, held_out, metric):
         print(line)
         sys.stdout.flush()
 
@@ -158,6 +188,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--metric", default="top1", help="where labels are given")
     parser.add_argument("--swap", help="function for all activations that may have it")
     parser.add_argument("--target", default="cpu", help="how many bits weights have")
+    parser.add_argument(
+        "--ranges",
+        nargs="*",
+        choices=WAYS_OF_RANGES,
+        help="compare ways to find ranges instead; all of them where none is named",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of which images are held out")
     parser.add_argument("--samples", type=int, help="images at most")
     return parser.parse_args()
 

@@ -1,12 +1,15 @@
 """`actcc pareto`: the table, the files it was asked for, and one line where input is bad."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from actcc.budget import Amount
 from actcc.cli import cli, main
+from actcc.cli.pareto import _render
 from actcc.front import Front
 
 pytestmark = pytest.mark.usefixtures("simplify_here", "unrepaired")
@@ -37,6 +40,14 @@ def test_json_has_every_point(data: tuple[str, ...]) -> None:
     found = json.loads(done.stdout)
     assert [point["budget"] for point in found["points"]] == ["", "30 %"]
     assert found["trials"] <= 2
+
+
+def test_of_a_budget_without_a_point_it_says_how_near_plans_came(
+    front: Front, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _render(replace(front, empty=(Amount(1e-6, True),)))
+    least = min((t.accuracy for t in front.trials if t.accuracy), key=lambda found: found.bound)
+    assert f"the least that a plan lost: {least.drop:.4g}" in capsys.readouterr().out
 
 
 BAD = {

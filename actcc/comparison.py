@@ -14,7 +14,7 @@ import onnx
 from actcc.calibration import Preprocessing, load_samples
 from actcc.errors import DataError, ModelError
 from actcc.graph import Graph, static_types
-from actcc.graph.compare import OutputComparison, compare
+from actcc.graph.compare import OutputComparison, compare_outputs
 from actcc.graph.files import side_file
 from actcc.graph.macs import count_macs, count_parameters
 from actcc.graph.shapes import TensorType
@@ -75,7 +75,7 @@ def compare_models(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
 ) -> ModelComparison:
-    """Run both models on the same samples and time them in turns.
+    """Run both models on the same samples, in the target's runtime, and time them in turns.
 
     Args:
         calibration: as for `optimize`; random values if left out.
@@ -95,7 +95,9 @@ def compare_models(
     else:
         found = load_samples(calibration, graphs[0], preprocessing, limit=samples, seed=seed)
         feeds, fed = [sample.inputs for sample in found], found.source
-    outputs = compare(graphs[0], graphs[1], feeds).outputs
+    runs = [device.open(graph) for graph in graphs]
+    results = [[run(sample) for sample in feeds] for run in runs]
+    outputs = compare_outputs(results[0], results[1]).outputs
     timings = device.backend.time_models(graphs)
     figures = [
         _figures(Path(path), graph, timing)

@@ -18,6 +18,7 @@ from actcc.graph import Graph
 from actcc.graph.files import deliver, staging_folder, writing
 from actcc.job import HELD_OUT_SHARE
 from actcc.normalize import normalize
+from actcc.observation import OnnxFile, observe
 from actcc.output import check_output
 from actcc.progress import Progress, Silent
 from actcc.repair import Repaired, RepairMethod
@@ -25,7 +26,6 @@ from actcc.repair.refits import plan_refits
 from actcc.repair.stored import with_real_weights
 from actcc.tasks import default_workers, process_pool
 from actcc.validity import require_valid
-from actcc.verify import observe
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def repair_model(
     fitted, held_out = data.split(HELD_OUT_SHARE, seed)
     with process_pool(workers or default_workers()) as executor:
         # First of all, since samples or outputs may not be what the metric needs.
-        seen = [observe(path, held_out, judge, executor, lambda: None) for path in paths]
+        seen = [observe(OnnxFile(path), held_out, judge, executor, lambda: None) for path in paths]
         with told.stage("Normalizing"):
             before, after = (normalize(graph).graph for graph in graphs)
         real = [with_real_weights(graph)[0] for graph in (before, after)]
@@ -110,7 +110,7 @@ def repair_model(
             staged = staging / target.name
             repaired.graph.save(staged, external=graphs[1].external)
             with told.stage("Verifying"):
-                seen.append(observe(staged, held_out, judge, executor, lambda: None))
+                seen.append(observe(OnnxFile(staged), held_out, judge, executor, lambda: None))
                 values = _values(seen, held_out, judge)
             if not values[2] > values[1]:
                 raise RepairError(

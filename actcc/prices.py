@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from actcc.graph import Array, Graph
 from actcc.memory import MemoryProfile
+from actcc.runtime import ModelRun, SessionSource
 
 Source = Literal["measured", "compiled", "estimated"]
 TaskMap: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
@@ -152,4 +153,22 @@ class NetworkBackend(Backend, Protocol):
 
         Args:
             run_tasks: maps a function over tasks on as many workers as the run has.
+        """
+
+
+@runtime_checkable
+class RuntimeBackend(Backend, Protocol):
+    """A backend whose target runs models on this machine, in another runtime than ONNX Runtime.
+
+    Accuracy is observed in that runtime, so that what it computes otherwise is seen.
+    """
+
+    def open(self, source: SessionSource) -> ModelRun:
+        """A model as the target runs it; its inputs may have another shape in every run.
+
+        Args:
+            source: from `actcc.runtime.session_source`; not needed any more afterwards.
+
+        Raises:
+            ModelError: the runtime cannot load the model.
         """

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: the one place where actcc runs a model on the host.
+"""ONNX Runtime sessions, in which actcc runs models on the host.
 
 onnxruntime is imported on use, so that `actcc --help` stays fast.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +23,8 @@ from actcc.graph.files import EXTERNAL_DATA_THRESHOLD, weight_bytes, write_model
 OptimisationLevel: TypeAlias = Literal["disabled", "basic", "extended", "all"]
 SessionSource: TypeAlias = bytes | str
 """A serialized model, or the path of a file."""
+ModelRun: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""From a model's inputs by name to all its outputs, in its order; raises ModelError."""
 
 # ORT_LOGGING_LEVEL_FATAL: errors come as exceptions and are said once, in one line.
 _FATAL_ONLY = 4
@@ -175,6 +178,15 @@ def run(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
             "check the shapes and types that are fed"
         ) from error
     return dict(zip(names, values, strict=True))
+
+
+def open_model(model: Graph | Path) -> ModelRun:
+    """A model in ONNX Runtime, on one thread of the CPU.
+
+    Raises:
+        ModelError: the runtime cannot load the model.
+    """
+    return partial(run, session(model))
 
 
 def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from actcc.errors import TargetError
+from actcc.graph import Graph
 from actcc.latency_models import Profile, built_in_profiles, load_profile
-from actcc.prices import Backend, Source
+from actcc.prices import Backend, RuntimeBackend, Source
+from actcc.runtime import ModelRun, open_model, session_source
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,18 @@ class Target:
         else:
             factory = getattr(importlib.import_module(module), attribute)
         return cast(Backend, factory(self.profile))
+
+    def open(self, model: Graph | Path) -> ModelRun:
+        """A model in the backend's own runtime, or in ONNX Runtime where it has none.
+
+        Raises:
+            ModelError: the runtime cannot load the model.
+            TargetError: the backend is not there.
+        """
+        if not isinstance(self.backend, RuntimeBackend):
+            return open_model(model)
+        with session_source(model) as source:
+            return self.backend.open(source)
 
 
 def _from_file(path: Path, attribute: str) -> Any:

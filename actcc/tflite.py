@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,7 @@ import numpy as np
 from actcc.errors import PricingError
 from actcc.graph import Array
 from actcc.prices import Timing
-
-Run = Callable[[Mapping[str, Array]], dict[str, Array]]
-"""From the inputs of a network by name to its outputs."""
+from actcc.runtime import ModelRun
 
 _LOWEST, _HIGHEST = -128, 127
 
@@ -43,7 +41,7 @@ class TfliteModel:
     outputs: tuple[str, ...]
     orders: Mapping[str, tuple[int, ...]]
 
-    def open(self) -> Run:
+    def open(self) -> ModelRun:
         """The network with real values in the layout of ONNX, run by LiteRT.
 
         The delegate for CPUs is left out: it rounds in its own way, the plain kernels as the

@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,58 +23,14 @@ from actcc.errors import ModelError
 from actcc.graph import Graph
 from actcc.graph.compare import compare, exact_tolerance, rounding_tolerance
 from actcc.graph.size import file_bytes
+from actcc.observation import Network, OnnxFile, observe
 from actcc.plan import AccuracyFigures, LatencyFigures
 from actcc.prices import Timing
 from actcc.progress import Advance
 from actcc.runtime import random_feeds, run, session
 from actcc.targets import Target
-from actcc.tasks import map_tasks
-from actcc.tflite import Run, TfliteModel
 
-_SMALLEST_TASK = 8
-_TASKS = 8
 _COMPARED_SAMPLES = 4
-
-
-@dataclass(frozen=True)
-class ObserveTask:
-    """Some samples through one model, and what a metric keeps of them; picklable."""
-
-    network: Path | TfliteModel
-    samples: SampleSet
-    metric: Metric
-
-
-def observe_part(task: ObserveTask) -> list[Any]:
-    """Observations of the task's samples, in order."""
-    outputs_of = _opened(task.network)
-    return [task.metric.observe(outputs_of(sample.inputs), sample) for sample in task.samples]
-
-
-def _opened(network: Path | TfliteModel) -> Run:
-    return network.open() if isinstance(network, TfliteModel) else partial(run, session(network))
-
-
-def observe(
-    network: Path | TfliteModel,
-    samples: SampleSet,
-    metric: Metric,
-    executor: Executor,
-    advance: Advance,
-) -> list[Any]:
-    """What a metric observes of a model file on every sample.
-
-    Raises:
-        ModelError: the model cannot be run.
-        DataError: the metric cannot make sense of the outputs or the samples.
-    """
-    size = max(_SMALLEST_TASK, math.ceil(len(samples) / _TASKS))  # each task opens a session
-    tasks = [
-        ObserveTask(network, samples[start : start + size], metric)
-        for start in range(0, len(samples), size)
-    ]
-    parts = map_tasks(executor, observe_part, tasks, advance)
-    return [observation for part in parts for observation in part]
 
 
 @dataclass(frozen=True)
@@ -188,7 +143,8 @@ class Verifier:
         """Run the original on the held-out samples."""
         if self.held_out is None:
             return
-        found = observe(self.original, self.held_out, self.metric, self.executor, advance)
+        network = self._network(self.original, None)
+        found = observe(network, self.held_out, self.metric, self.executor, advance)
         self._judge = self.metric.judge(found, self.held_out)
         self._original_scores = self._judge(found)
 
@@ -316,11 +272,15 @@ class Verifier:
     def _scores(self, path: Path, tflite: TfliteFiles | None) -> Scores:
         if self.held_out is None or self._judge is None:
             raise ModelError("the verifier was not prepared; call prepare() first")
-        network: Path | TfliteModel = path
-        if tflite is not None:
-            network = tflite.of(Graph.load(path, self.input_shapes))
+        network = self._network(path, tflite)
         found = observe(network, self.held_out, self.metric, self.executor, lambda: None)
         return self._judge(found)
+
+    def _network(self, path: Path, tflite: TfliteFiles | None) -> Network:
+        """A file as the target runs it."""
+        if tflite is None:
+            return OnnxFile(path, self.target.profile)
+        return tflite.of(Graph.load(path, self.input_shapes))
 
     def _inexact(self, original: Graph, difference: float) -> tuple[str, ...]:
         """Why a model of exact rewrites differs too much; the original runs again only if so."""

@@ -15,6 +15,7 @@ from actcc.backends.openvino_model import (
     compile_model,
     import_model,
     import_openvino,
+    open_model,
     request_for,
     runner,
     tool_text,
@@ -24,7 +25,7 @@ from actcc.graph import Array, Graph
 from actcc.graph.operators import HEAVY
 from actcc.latency_models import Profile, checked_settings
 from actcc.prices import LayerTime
-from actcc.runtime import SessionSource, random_feeds, session_source
+from actcc.runtime import ModelRun, SessionSource, random_feeds, session_source
 
 _PROFILED_RUNS = 20
 # What OpenVINO calls a convolution after it has taken the bias out of it.
@@ -65,6 +66,10 @@ class OpenVinoBackend(MeasuredBackend):
     def prepare(self, timed: TimedGraph) -> Run:
         """See `MeasuredBackend`."""
         return runner(request_for(import_model(timed.source, self.settings), timed.values))
+
+    def open(self, source: SessionSource) -> ModelRun:
+        """See `RuntimeBackend`; on one thread, since samples go to several processes."""
+        return open_model(source, self.settings.model_copy(update={"threads": 1}))
 
     def _compiled(self, source: SessionSource, values: Mapping[str, Any], **properties: Any) -> Any:
         shapes = {name: tuple(value.get_shape()) for name, value in values.items()}

@@ -5,18 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+import contextlib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from actcc.backends.measure import Run
 from actcc.backends.measured import MeasuringSettings
 from actcc.backends.processor import processor_name
 from actcc.errors import ModelError, PricingError, TargetError
-from actcc.runtime import SessionSource, one_line
+from actcc.graph import Array
+from actcc.runtime import ModelRun, SessionSource, one_line
 
+# Of a model's inputs; each has a compiled model, with weights of its own.
+_SHAPES_KEPT = 4
 # Lines of an OpenVINO error that say where in its own source it was raised.
 _OF_ITS_SOURCE = ("Exception from src/", "Check '", "FrontEnd API failed")
 
@@ -27,7 +32,7 @@ class OpenVinoSettings(MeasuringSettings):
     Attributes:
         device: as OpenVINO names it.
         inference_precision: element type that floating-point layers run in; "f32" also where the
-            processor has a faster one, so that the model computes what was verified.
+            processor has a faster one, so that the model computes what it says.
         properties: further properties of the compiled model, as OpenVINO names them; none of those
             that the other settings decide.
     """
@@ -146,24 +151,81 @@ def compile_model(
     Raises:
         ModelError: OpenVINO cannot read or compile the model.
     """
-    openvino = import_openvino()
-    core = openvino.Core()
-    try:
+    with _loading() as core:
+        return _compiled(core, core.read_model(source), shapes, settings, **properties)
+
+
+def open_model(source: SessionSource, settings: OpenVinoSettings) -> ModelRun:
+    """A function from a model's inputs to its outputs; compiled anew for other shapes of inputs.
+
+    Args:
+        source: as for `compile_model`.
+
+    Raises:
+        ModelError: OpenVINO cannot read the model, and from a run: it cannot compile or run it.
+    """
+    with _loading() as core:
         model = core.read_model(source)
-        open_shapes = {
-            name: shapes[name]
-            for entry in model.inputs
-            for name in entry.get_names()
-            if name in shapes and entry.get_partial_shape().is_dynamic
-        }
-        if open_shapes:
-            model.reshape(open_shapes)
-        return core.compile_model(model, settings.device, {**settings.configuration, **properties})
+
+    @lru_cache(maxsize=_SHAPES_KEPT)
+    def request(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
+        with _loading() as core:
+            compiled = _compiled(core, model.clone(), dict(shapes), settings)
+        return compiled.create_infer_request()
+
+    return lambda feeds: run_request(
+        request(tuple((name, array.shape) for name, array in feeds.items())), feeds
+    )
+
+
+def run_request(request: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """All outputs of one run of an `openvino.InferRequest`, by name, in the model's order.
+
+    They are copies, which the next run leaves alone.
+
+    Raises:
+        ModelError: OpenVINO refuses the feeds or fails while running.
+    """
+    try:
+        found = request.infer(dict(feeds))
+        return {entry.get_any_name(): np.array(value) for entry, value in found.items()}
+    except Exception as error:  # OpenVINO raises RuntimeError and pybind's TypeError alike
+        raise ModelError(
+            f"OpenVINO cannot run the model ({reason(error)}); "
+            "check the shapes and types that are fed"
+        ) from error
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[Any]:
+    """An `openvino.Core`, whose errors are those of a model that cannot be loaded."""
+    openvino = import_openvino()
+    try:
+        yield openvino.Core()
     except Exception as error:  # OpenVINO raises RuntimeError and pybind's TypeError alike
         raise ModelError(
             f"OpenVINO cannot load the model ({reason(error)}); "
             f"see whether it loads in OpenVINO {version(openvino)} by itself"
         ) from error
+
+
+def _compiled(
+    core: Any,
+    model: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    settings: OpenVinoSettings,
+    **properties: Any,
+) -> Any:
+    """See `compile_model`; the model is changed."""
+    open_shapes = {
+        name: shapes[name]
+        for entry in model.inputs
+        for name in entry.get_names()
+        if name in shapes and entry.get_partial_shape().is_dynamic
+    }
+    if open_shapes:
+        model.reshape(open_shapes)
+    return core.compile_model(model, settings.device, {**settings.configuration, **properties})
 
 
 def import_model(exported: bytes, settings: OpenVinoSettings) -> Any:

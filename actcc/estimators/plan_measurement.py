@@ -18,10 +18,10 @@ from actcc.errors import ActccError
 from actcc.estimators.estimator import NetworkLoss, Subject
 from actcc.estimators.random_plans import DrawnPlan
 from actcc.graph import Graph
+from actcc.observation import ObserveTask, OnnxFile, observe_part
 from actcc.pass_api import apply_candidates
 from actcc.progress import Advance
 from actcc.tasks import map_tasks
-from actcc.verify import ObserveTask, observe_part
 
 FEWEST_PLANS = 8
 _WAVE = 8  # plans whose files lie on the disk at a time
@@ -183,7 +183,7 @@ def _wave(
             except ActccError as error:
                 answers[index] = PlanAnswer(failure=str(error))
                 continue
-            observe = ObserveTask(path, evaluation, metric)
+            observe = ObserveTask(OnnxFile(path), evaluation, metric)
             tasks[index] = PlanTask(path, observe, subject.graph.input_shapes, networks)
         written = list(tasks)
         map_tasks(

@@ -14,15 +14,20 @@ import onnx
 import pytest
 from networks import residual_network
 
+from actcc.accuracy.fidelity import Fidelity
 from actcc.backends.measure import Measurement
 from actcc.backends.measured import MeasuredBackend
+from actcc.calibration import load_samples
+from actcc.comparison import compare_models
 from actcc.errors import ModelError, PricingError, TargetError
 from actcc.graph import Graph
 from actcc.latency_models import Profile
 from actcc.memory import peak_memory
+from actcc.observation import OnnxFile, observe
 from actcc.prices import Price, PriceQuery, Unpriced
 from actcc.runtime import session_source
-from actcc.targets import load_target
+from actcc.targets import Target, load_target
+from actcc.tasks import process_pool
 
 openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")
 
@@ -245,3 +250,94 @@ def test_real_networks_in_floating_point_and_int8_are_timed_and_shared_out(
     convolutions = {str(node.name) for node in graph.nodes("Conv")}
     rows = backend(model_seconds=0.2).layers(graph)
     assert convolutions == {row.name for row in rows if "Convolution " in row.op}
+
+
+# ---------------------------------------------------------------- outputs
+
+
+def joined_int8(path: Path) -> Path:
+    """A convolution with int8 weights behind two int8 tensors that are joined as real numbers.
+
+    OpenVINO 2026.4.1 is a quarter of the largest value off where scales or zero points differ.
+    """
+    body = """
+        qa = QuantizeLinear (x, scale_a, zero_a)  a = DequantizeLinear (qa, scale_a, zero_a)
+        qb = QuantizeLinear (x, scale_b, zero_b)  b = DequantizeLinear (qb, scale_b, zero_b)
+        both = Concat <axis = 1> (a, b)
+        kernel = DequantizeLinear <axis = 0> (stored, scales, zeros)
+        y = Conv (both, kernel)
+    """
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 13]> joined (float[1,4,4,4] x) => (float[1,4,4,4] y)'
+        "<float scale_a = {0.05}, int8 zero_a = {10}, float scale_b = {0.02}, int8 zero_b = {10}>"
+        f"{{ {body} }}"
+    )
+    weights = {
+        "stored": np.random.default_rng(0).integers(-127, 128, (4, 8, 1, 1)).astype(np.int8),
+        "scales": np.full(4, 0.01, np.float32),
+        "zeros": np.zeros(4, np.int8),
+    }
+    for name, values in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save_model(model, path)
+    return path
+
+
+def test_accuracy_is_observed_on_what_openvino_computes(tmp_path: Path) -> None:
+    path = joined_int8(tmp_path / "joined.onnx")
+    images = np.random.default_rng(1).standard_normal((2, 4, 4, 4), np.float32)
+    np.savez(tmp_path / "x.npz", x=images)
+    samples = load_samples(tmp_path / "x.npz", Graph.load(path))
+    network = OnnxFile(path, load_target("openvino-cpu").profile)
+    with process_pool(1) as executor:
+        observed = observe(network, samples, Fidelity(), executor, lambda: None)
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for found, sample in zip(observed, samples, strict=True):
+        np.testing.assert_array_equal(found["y"], compiled(sample.inputs)["y"])
+
+
+def test_two_models_are_compared_on_what_openvino_computes(tmp_path: Path) -> None:
+    """Other operators for ONNX Runtime, which does not know OpenVINO's own."""
+    swish = '<ir_version: 8, opset_import: ["": 14, "org.openvinotoolkit": 1]> net (float[n,3] x)'
+    paths = tmp_path / "own.onnx", tmp_path / "plain.onnx"
+    bodies = "y = org.openvinotoolkit.Swish (x)", "gate = Sigmoid (x) y = Mul (x, gate)"
+    for path, body in zip(paths, bodies, strict=True):
+        onnx.save_model(onnx.parser.parse_model(f"{swish} => (float[n,3] y) {{ {body} }}"), path)
+    short = {"model_seconds": 0.05}
+    target = Target(Profile(name="mine", description="", backend="openvino", settings=short))
+    found = compare_models(*paths, target, input_shapes={"x": (2, 3)})
+    assert found.outputs[0].relative < 1e-6
+
+
+def test_outputs_have_the_models_names_and_order_at_every_shape(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 14]> net (float[n,3] x, float[n,3] w)'
+        "=> (float[n,3] z, float[n,3] y, float[n,3] sum, int64[2] size)"
+        "{ sum = Add (x, w)  y = Identity (sum)  z = Identity (sum)  size = Shape (x) }"
+    )
+    onnx.save_model(model, tmp_path / "net.onnx")
+    run = load_target("openvino-cpu").open(tmp_path / "net.onnx")
+    kept = []
+    for rows in (2, 5, 2):
+        found = run(
+            {"x": np.full((rows, 3), rows, np.float32), "w": np.ones((rows, 3), np.float32)}
+        )
+        assert list(found) == ["z", "y", "sum", "size"]
+        assert found["size"].tolist() == [rows, 3]
+        kept.append(found["y"])
+    assert [values.tolist() for values in kept] == [[[r + 1] * 3] * r for r in (2, 5, 2)]
+
+
+def test_what_openvino_cannot_run_is_said_in_one_line(tmp_path: Path) -> None:
+    model = '<ir_version: 8, opset_import: ["": 14]> net (float[1,3] x) => (float[1,3] y)'
+    onnx.save_model(onnx.parser.parse_model(f"{model} {{ y = Relu (x) }}"), tmp_path / "net.onnx")
+    run = load_target("openvino-cpu").open(tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match="OpenVINO cannot run the model") as told:
+        run({"x": np.ones((1, 5), np.float32)})
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_that_openvino_cannot_open_is_said_in_one_line() -> None:
+    with pytest.raises(ModelError, match=r"OpenVINO cannot load the model \(.*nowhere\.Relu") as e:
+        load_target("openvino-cpu").open(unloadable())({"z": np.ones((1, 32, 128, 128))})
+    assert "\n" not in str(e.value)

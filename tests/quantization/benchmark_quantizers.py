@@ -110,7 +110,7 @@ def scored(
             yield row
             continue
         try:
-            seen = observations(opened(str(row.path), runtime, samples[0].inputs), samples, metric)
+            seen = observations(opened(str(row.path), runtime), samples, metric)
             judge = judge or metric.judge(seen, samples)
             yield replace(row, scores=judge(seen))
         except Exception as error:

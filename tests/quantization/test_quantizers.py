@@ -147,9 +147,9 @@ def test_openvino_gives_and_times_its_own_files_beside_onnx(
     ir = tmp_path / "slow.xml"
     openvino.save_model(openvino.Core().read_model(slow), ir, compress_to_fp16=False)
     runtime, feeds = short("openvino-cpu"), samples[0].inputs
-    wanted = opened(str(slow), short("cpu"), feeds)(feeds)
+    wanted = opened(str(slow), short("cpu"))(feeds)
     for path in (slow, ir):
-        given = opened(str(path), runtime, feeds)(feeds)
+        given = opened(str(path), runtime)(feeds)
         assert given.keys() == wanted.keys()
         np.testing.assert_allclose(given["scores"], wanted["scores"], rtol=1e-4, atol=1e-5)
     first, second = timed([model, ir], runtime, feeds)

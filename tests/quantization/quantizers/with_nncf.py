@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from actcc.backends.openvino_model import import_openvino
+from actcc.backends.openvino_model import import_openvino, run_request
 from actcc.calibration import SampleSet
-from actcc.runtime import SessionSource
 from quantizers.job import Job, Quantizer
-from quantizers.runs import OpenVinoRun, Outputs, observations, opened
+from quantizers.runs import observations, opened
 
 
 @dataclass(frozen=True)
@@ -142,11 +141,9 @@ class Validation:
             DataError: the metric cannot make sense of the outputs or the labels.
         """
         self._job, self._samples = job, samples
-        self._reference = observations(self._opened(str(job.model)), samples, job.metric)
+        outputs_of = opened(str(job.model), job.runtime)
+        self._reference = observations(outputs_of, samples, job.metric)
         self._judge = job.metric.judge(self._reference, samples)
-
-    def _opened(self, source: SessionSource) -> Outputs:
-        return opened(source, self._job.runtime, self._samples[0].inputs)
 
     def __call__(self, model: Any, items: Iterable[int]) -> tuple[float, list[float]]:
         """The metric on the chosen samples, and on each alone, by which layers are ranked.
@@ -157,8 +154,10 @@ class Validation:
         """
         chosen = list(items)
         samples = [self._samples[item] for item in chosen]
-        onnx_file = _is_onnx(model)
-        outputs_of = self._opened(model.SerializeToString()) if onnx_file else OpenVinoRun(model)
+        if _is_onnx(model):
+            outputs_of = opened(model.SerializeToString(), self._job.runtime)
+        else:
+            outputs_of = partial(run_request, model.create_infer_request())
         found = observations(outputs_of, samples, self._job.metric)
         # Judged among all samples, since a few of them may make no sense on their own.
         seen = list(self._reference)

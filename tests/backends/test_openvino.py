@@ -258,7 +258,7 @@ def test_real_networks_in_floating_point_and_int8_are_timed_and_shared_out(
 def joined_int8(path: Path) -> Path:
     """A convolution with int8 weights behind two int8 tensors that are joined as real numbers.
 
-    OpenVINO 2026.4.1 is a quarter of the largest value off where scales or zero points differ.
+    OpenVINO 2026.4.1 is a quarter of the largest value off.
     """
     body = """
         qa = QuantizeLinear (x, scale_a, zero_a)  a = DequantizeLinear (qa, scale_a, zero_a)

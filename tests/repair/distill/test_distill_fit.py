@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 
 import numpy as np
@@ -106,6 +107,32 @@ def test_a_network_that_is_right_already_is_given_back(network, clock):
     assert found.graph is original
     assert not found.improved
     assert "did not fall" in found.spans[0].reason
+    assert found.spans[0].steps == 0  # nothing is missed
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pytorch_computes_with_one_thread_for_each_worker(network, clock, monkeypatch, threads):
+    from actcc.repair.distill import problem
+
+    seen = set()
+    original_loss = problem.Problem.loss
+
+    def loss(self, batch, weights):
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+        return original_loss(self, batch, weights)
+
+    monkeypatch.setattr(problem.Problem, "loss", loss)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = distill(*network, time_limit_s=1)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found.improved
+    assert {used for _, used in seen} == {1}
+    # A pool a span, of up to as many threads.
+    assert len({name for name, _ in seen}) >= threads
 
 
 def test_no_time_leaves_the_weights(network):

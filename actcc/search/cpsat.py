@@ -13,7 +13,7 @@ from actcc.site import KEEP
 from actcc.trials import Allowance, LatencyAllowance, Refused, Trial, rank
 
 SOLVER_WORKERS = 2  # part of a plan's provenance: CP-SAT's answer may depend on it
-_SOLVE_LIMIT_S = 20.0
+_SOLVE_LIMIT_S = 60.0  # by the wall clock, which other work on the machine slows
 # What a plan spends at least: drops within the noise may be negative.
 _LEAST_SPENT = 0.05
 # How much more by prediction is tried, once each, where the first plans do not hold.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from actcc.errors import ActccError
-from actcc.selection.arrays import Integers
+from actcc.selection.arrays import Integers, Program
 from actcc.selection.assembly import program_of
 from actcc.selection.check import check, total
 from actcc.selection.effort import Effort
@@ -38,7 +40,7 @@ def solve(
         seed: of CP-SAT's random choices.
         workers: searches that run side by side, each on one core.
         time_limit_s: seconds for the search; where no plan exists, once more as long for the
-            nearest reachable budgets.
+            nearest reachable budgets, and where none was found, for one that is within them.
         gap_limit: a proved gap (see `Solution.gap`) at which to stop; 0 for the optimum.
 
     Raises:
@@ -58,12 +60,30 @@ def solve(
     outcome = minimise(program, effort, good_enough=good_enough)
     if outcome.infeasible:
         raise infeasible(problem, Effort(seed=seed, workers=workers, time_limit_s=time_limit_s))
+    if outcome.chosen is None and primary != "cost":
+        again = Effort(seed=seed, workers=workers, time_limit_s=time_limit_s)
+        outcome = _from_cheapest(problem, program, outcome, again)
     if outcome.chosen is None or outcome.bound is None:
         raise UndecidedError(
             f"no plan was found and none was ruled out within {time_limit_s:g} s for "
             f"{len(problem.choices)} sites; allow more time or loosen a budget"
         )
     return _solution(problem, primary, outcome, effort, keep)
+
+
+def _from_cheapest(problem: Problem, program: Program, outcome: Outcome, effort: Effort) -> Outcome:
+    """An outcome without a plan, with one within the budget of cost: where costs are pairwise, a
+    plan that loses little is within it only if much fits together, and is hard to come by.
+    """
+    limit = problem.budgets.get("cost")
+    if limit is None:
+        return outcome
+    others = {quantity: most for quantity, most in problem.budgets.items() if quantity != "cost"}
+    cheapest = program_of(problem, "cost", others)
+    chosen = minimise(cheapest, effort, good_enough=lambda value, _: value <= limit).chosen
+    if chosen is None or not program.admits(chosen):
+        return outcome
+    return replace(outcome, chosen=chosen, value=program.value(chosen))
 
 
 def _solution(

@@ -64,8 +64,8 @@ def test_prices_come_on_top_of_the_time_limit(
     """Pricing that takes far longer than the limit leaves as much time as it found."""
     price = evidence.price_sites
 
-    def slow(*arguments: Any) -> Any:
-        prices = price(*arguments)
+    def slow(*arguments: Any, **options: Any) -> Any:
+        prices = price(*arguments, **options)
         timed = arguments[5]
         timed.seconds[PRICING] += 1000.0
         return prices

@@ -55,7 +55,11 @@ def price_neighbours(
 ) -> tuple[GroupTerm, ...]:
     """Prices of the groups that passes name; larger ones only where they save something."""
     named = [group for found in passes for group in found.neighbours(graph, sites)]
-    groups = [group for group in named if all(_priced(prices, *member) for member in group)]
+    priced = [group for group in named if all(_priced(prices, *member) for member in group)]
+    # What one place reads and what reads one tensor may be the same.
+    groups = list(
+        {frozenset((s.id, names) for s, names in group): group for group in priced}.values()
+    )
     if not groups:
         return ()
     together = _Together(groups, passes)
@@ -72,7 +76,6 @@ def price_neighbours(
             members = tuple((site.id, names) for site, names in group)
             apart = sum(price.difference_ns for price in alone if price is not None)
             _settle(costs, members, round(whole.difference_ns - apart))
-    # Two of no difference are said too: they may be chosen together.
     return tuple(
         GroupTerm(members, cost) for members, cost in costs.items() if cost < 0 or len(members) == 2
     )
@@ -87,7 +90,8 @@ def _settle(costs: dict[_Members, int], members: _Members, together_ns: int) -> 
     own = together_ns - sum(parts.values())
     savings = [part for part, cost in parts.items() if cost < 0]
     if own <= 0 or len(savings) < 2:
-        costs[members] = own
+        if own < 0 or len(members) == 2:  # two of no difference may be chosen together
+            costs[members] = own
         return
     saved = sum(parts[part] for part in savings)
     share = max(0.0, 1 + own / saved)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
 
@@ -166,6 +166,8 @@ def open_model(source: SessionSource, settings: OpenVinoSettings) -> ModelRun:
     """
     with _loading() as core:
         model = core.read_model(source)
+    # Compiled, an output behind an Identity has the names of both its ends.
+    names = [output.get_any_name() for output in model.outputs]
 
     @lru_cache(maxsize=_SHAPES_KEPT)
     def request(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
@@ -174,21 +176,24 @@ def open_model(source: SessionSource, settings: OpenVinoSettings) -> ModelRun:
         return compiled.create_infer_request()
 
     return lambda feeds: run_request(
-        request(tuple((name, array.shape) for name, array in feeds.items())), feeds
+        request(tuple((name, array.shape) for name, array in feeds.items())), names, feeds
     )
 
 
-def run_request(request: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def run_request(request: Any, names: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
     """All outputs of one run of an `openvino.InferRequest`, by name, in the model's order.
 
     They are copies, which the next run leaves alone.
+
+    Args:
+        names: of the outputs.
 
     Raises:
         ModelError: OpenVINO refuses the feeds or fails while running.
     """
     try:
         found = request.infer(dict(feeds))
-        return {entry.get_any_name(): np.array(value) for entry, value in found.items()}
+        return {name: np.array(value) for name, value in zip(names, found.values(), strict=True)}
     except Exception as error:  # OpenVINO raises RuntimeError and pybind's TypeError alike
         raise ModelError(
             f"OpenVINO cannot run the model ({reason(error)}); "

@@ -74,16 +74,19 @@ def solve(
 def _from_cheapest(problem: Problem, program: Program, outcome: Outcome, effort: Effort) -> Outcome:
     """An outcome without a plan, with one within the budget of cost: where costs are pairwise, a
     plan that loses little is within it only if much fits together, and is hard to come by.
+
+    Raises:
+        InfeasibleError: there is no plan within the budgets at all.
     """
-    limit = problem.budgets.get("cost")
-    if limit is None:
+    if outcome.bound is None or "cost" not in problem.budgets:
         return outcome
-    others = {quantity: most for quantity, most in problem.budgets.items() if quantity != "cost"}
-    cheapest = program_of(problem, "cost", others)
-    chosen = minimise(cheapest, effort, good_enough=lambda value, _: value <= limit).chosen
-    if chosen is None or not program.admits(chosen):
+    cheapest = program_of(problem, "cost", problem.budgets)
+    found = minimise(cheapest, effort, good_enough=lambda *_: True)
+    if found.infeasible:
+        raise infeasible(problem, effort)
+    if found.chosen is None or not program.admits(found.chosen):
         return outcome
-    return replace(outcome, chosen=chosen, value=program.value(chosen))
+    return replace(outcome, chosen=found.chosen, value=program.value(found.chosen))
 
 
 def _solution(

@@ -341,3 +341,15 @@ def test_a_model_that_openvino_cannot_open_is_said_in_one_line() -> None:
     with pytest.raises(ModelError, match=r"OpenVINO cannot load the model \(.*nowhere\.Relu") as e:
         load_target("openvino-cpu").open(unloadable())({"z": np.ones((1, 32, 128, 128))})
     assert "\n" not in str(e.value)
+
+
+def test_outputs_keep_their_names_where_openvino_joins_an_identity(tmp_path: Path) -> None:
+    text = (
+        '<ir_version: 8, opset_import: ["": 13]> named (float[1,3] x) => (float[1,3] last, '
+        "float[1,3] end) { a = Relu (x)  last = Identity (a)  end = Identity (a) }"
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "named.onnx")
+    x = np.float32([[-1.0, 0.0, 2.0]])
+    found = load_target("openvino-cpu").open(tmp_path / "named.onnx")({"x": x})
+    assert list(found) == ["last", "end"]
+    np.testing.assert_array_equal(found["end"], [[0.0, 0.0, 2.0]])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from selection_instances import feasible_totals, large_problem, small_problem
 
 from actcc.errors import ActccError, InfeasibleError
-from actcc.selection import Choice, Option, Problem, UndecidedError, solve
+from actcc.selection import Choice, Option, PairTerm, Problem, UndecidedError, solve, solver
+from actcc.selection.arrays import Program
+from actcc.selection.expansion import Outcome, minimise
 
 FIGURES = {
     "max_cost_ns": "cost_ns",
@@ -85,3 +88,26 @@ def test_running_out_of_time_is_not_called_infeasible() -> None:
         solve(problem, time_limit_s=0.001)
     assert isinstance(caught.value, UndecidedError)
     assert "allow more time or loosen a budget" in str(caught.value)
+
+
+def test_where_the_time_ends_without_a_plan_one_within_the_latency_is_sought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A search that finds nothing of little loss, as it may where costs are pairwise."""
+
+    def finds_no_loss(program: Program, *arguments: Any, **options: Any) -> Outcome:
+        if program.quantity == "loss":
+            return Outcome(None, None, 0, infeasible=False, present=program.present)
+        return minimise(program, *arguments, **options)
+
+    monkeypatch.setattr(solver, "minimise", finds_no_loss)
+    sites = [Choice(name, (Option("keep", 0, 0), Option("int8", 10, 5))) for name in "ab"]
+    pair = PairTerm("a", "int8", "b", "int8", -40)
+    problem = Problem(sites, pairs=[pair], objective="accuracy", max_cost_ns=80, base_cost_ns=100)
+    found = solve(problem)
+    assert dict(found.chosen) == {"a": "int8", "b": "int8"}
+    assert found.cost_ns == 80
+    assert found.status == "feasible"
+    with pytest.raises(InfeasibleError) as caught:
+        solve(replace(problem, max_cost_ns=79))
+    assert caught.value.nearest == {"max_cost_ns": 80}

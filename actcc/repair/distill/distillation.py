@@ -21,7 +21,7 @@ from actcc.calibration import SampleSet
 from actcc.graph import Graph
 from actcc.progress import Advance
 from actcc.repair.distill.feeding import Feeder, Tap
-from actcc.repair.distill.fitting import Feeds, Fit, Settings, fit
+from actcc.repair.distill.fitting import LARGEST_BATCH, Feeds, Fit, Settings, fit
 from actcc.repair.distill.losses import Losses
 from actcc.repair.distill.matching import (
     Feature,
@@ -96,11 +96,12 @@ class _Networks:
 
 @contextlib.contextmanager
 def workers_of_one_thread() -> Iterator[int]:
-    """PyTorch with one thread; gives how many it had, which may compute side by side instead."""
+    """PyTorch with one thread; gives how many workers may compute side by side instead."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield 1 if torch.cuda.is_available() else threads
+        # Each has two samples at least: features are compared free of their means over them.
+        yield 1 if torch.cuda.is_available() else min(threads, LARGEST_BATCH // 2)
     finally:
         torch.set_num_threads(threads)
 

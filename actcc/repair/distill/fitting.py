@@ -29,7 +29,7 @@ from actcc.repair.distill.problem import Problem
 
 Feeds = Mapping[str, Array]
 
-_LARGEST_BATCH = 8
+LARGEST_BATCH = 8
 _HELD_OUT_CHUNK = 4
 _STEPS_FOR_A_BATCH = 200
 _CHECKS = 8
@@ -132,7 +132,8 @@ def fit(
         train: gives training sample `index` below `count`.
         deadline: on the clock of `time.monotonic`.
     """
-    with ThreadPoolExecutor(settings.workers) as pool:
+    # A new thread has all of PyTorch's until it asks how many it may have.
+    with ThreadPoolExecutor(settings.workers, initializer=torch.get_num_threads) as pool:
         chunks = [
             problem.feeder.batch(held_out[low : low + _HELD_OUT_CHUNK])
             for low in range(0, len(held_out), _HELD_OUT_CHUNK)
@@ -214,7 +215,7 @@ def _descend(
         longest = max(0.7 * longest, taken)
         if steps == 2:  # the first one warms up
             affordable = (end - time.monotonic()) / (_STEPS_FOR_A_BATCH * taken)
-            most = math.ceil(_LARGEST_BATCH / settings.workers)
+            most = math.ceil(LARGEST_BATCH / settings.workers)
             source.size = int(min(max(affordable, 1), most))
             longest *= source.size
     return steps

@@ -157,7 +157,8 @@ class Validation:
         if _is_onnx(model):
             outputs_of = opened(model.SerializeToString(), self._job.runtime)
         else:
-            outputs_of = partial(run_request, model.create_infer_request())
+            names = [output.get_any_name() for output in model.outputs]
+            outputs_of = partial(run_request, model.create_infer_request(), names)
         found = observations(outputs_of, samples, self._job.metric)
         # Judged among all samples, since a few of them may make no sense on their own.
         seen = list(self._reference)

@@ -96,10 +96,8 @@ def _rewritten(
             places |= {s.id: s for s in sites_of(graph, found, samples) if isinstance(s, Site)}
     method = RepairMethod.from_settings(plan.settings)
     late = {found.name for found in passes if found.late}
-    chosen = [
-        (_offered(site, None if site.pass_name in late else places), site.chosen)
-        for site in plan.rewritten
-    ]
+    places |= {s.id: _as_planned(s) for s in plan.rewritten if s.pass_name in late}
+    chosen = [(_offered(site, places), site.chosen) for site in plan.rewritten]
     repairs = bool(approximate - late) and method.name != "none"
     if samples is None and repairs:
         samples = _samples(bound, plan, calibration, preprocessing)
@@ -148,11 +146,14 @@ def _samples(
     return replace(found, indices=tuple(places[name] for name in wanted))
 
 
-def _offered(site: SitePlan, places: Mapping[str, Site] | None) -> OfferedSite:
-    """The site with what was chosen; as the plan has it where places are found only later."""
-    written = site.id.partition(":")[2]
-    here = Site(site.nodes, "", written, site.kind, id=site.id)
-    place = here if places is None else places.get(site.id)
+def _as_planned(site: SitePlan) -> Site:
+    """The place that a plan names, for one that is looked for later."""
+    return Site(site.nodes, "", site.id.partition(":")[2], site.kind, id=site.id)
+
+
+def _offered(site: SitePlan, places: Mapping[str, Site]) -> OfferedSite:
+    """The site with what was chosen."""
+    place = places.get(site.id)
     if place is None or place.nodes != site.nodes:
         raise PlanError(
             f"the plan rewrites '{site.id}', which pass '{site.pass_name}' does not find here; "

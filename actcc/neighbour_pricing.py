@@ -89,13 +89,11 @@ def _settle(costs: dict[_Members, int], members: _Members, together_ns: int) -> 
     parts = {part: cost for part, cost in costs.items() if set(part) < set(members)}
     own = together_ns - sum(parts.values())
     savings = [part for part, cost in parts.items() if cost < 0]
-    if own <= 0 or len(savings) < 2:
-        if own < 0 or len(members) == 2:  # two of no difference may be chosen together
-            costs[members] = own
-        return
-    saved = sum(parts[part] for part in savings)
-    share = max(0.0, 1 + own / saved)
-    costs.update({part: round(share * parts[part]) for part in savings})
+    if own > 0 and len(savings) > 1:
+        share = max(0.0, 1 + own / sum(parts[part] for part in savings))
+        costs.update({part: round(share * parts[part]) for part in savings})
+    elif own < 0 or len(members) == 2:  # two of no difference may be chosen together
+        costs[members] = own
 
 
 def _priced(

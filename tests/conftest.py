@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from networks import images, residual_network
+from networks import residual_network, saved_with_images
 
 # Each process has a core to itself; libraries read these when they are loaded.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -69,7 +67,4 @@ def unrepaired(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A small residual network, with images for it in `calib.npz` beside it."""
-    path = tmp_path / "network.onnx"
-    onnx.save_model(residual_network(), path)
-    np.savez(tmp_path / "calib.npz", images=images(20))
-    return path
+    return saved_with_images(residual_network(), tmp_path)

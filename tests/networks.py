@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -78,3 +80,11 @@ def images(count: int, size: int = 16, seed: int = 1) -> np.ndarray:
     coarse = random.standard_normal((count, 3, size // 4, size // 4))
     fine = coarse.repeat(4, axis=2).repeat(4, axis=3)
     return (fine + 0.1 * random.standard_normal(fine.shape)).astype(np.float32)
+
+
+def saved_with_images(model: onnx.ModelProto, folder: Path) -> Path:
+    """The file of a network, with images for it in `calib.npz` beside it."""
+    path = folder / "network.onnx"
+    onnx.save_model(model, path)
+    np.savez(folder / "calib.npz", images=images(20))
+    return path

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from every_rewrite import Immediately, every_rewrite_target
-from networks import Builder, images
+from networks import Builder, images, saved_with_images
 
 from actcc.apply import apply_plan
 from actcc.budget import Budget
@@ -48,10 +47,7 @@ def network() -> onnx.ModelProto:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    path = tmp_path / "network.onnx"
-    onnx.save_model(network(), path)
-    np.savez(tmp_path / "calib.npz", images=images(20))
-    return path
+    return saved_with_images(network(), tmp_path)
 
 
 def target() -> Target:

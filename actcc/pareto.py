@@ -35,6 +35,7 @@ from actcc.pass_api import Pass
 from actcc.pipeline import Prepared, prepare
 from actcc.plan import LatencyFigures
 from actcc.progress import Progress
+from actcc.repair import RepairMethod
 from actcc.result import make_plan, plan_path, trial_figures
 from actcc.search import check_strategy
 from actcc.targets import Target
@@ -63,6 +64,7 @@ def pareto_front(
     skip: Sequence[str] = (),
     also: Sequence[str] = (),
     precision: str = "auto",
+    repair: RepairMethod | None = None,
     search: str = "cpsat",
     max_trials: int = FRONT_EFFORT.max_trials,
     time_limit_s: float = FRONT_EFFORT.time_limit_s,
@@ -111,6 +113,7 @@ def pareto_front(
         skip=skip,
         also=also,
         precision=precision,
+        repair=repair,
         effort=FRONT_EFFORT.but(max_trials, time_limit_s),
         seed=seed,
         workers=workers,

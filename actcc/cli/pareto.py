@@ -24,6 +24,8 @@ from actcc.cli.options import (
     pass_options,
     precision_option,
     quiet_option,
+    repair_method,
+    repair_options,
     resume_option,
     run_arguments,
     search_option,
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     help="No further plan is tried after this time, pricing not counted.",
 )
 @resume_option
+@repair_options
 @precision_option
 @pass_options
 @work_options("Same input and seed, same front.")
@@ -121,6 +124,7 @@ def pareto_command(**options: Any) -> None:
         **run_arguments(options),
         samples=options["samples"],
         precision=options["precision"],
+        repair=repair_method(options),
         search=options["search"],
         max_trials=options["max_trials"],
         time_limit_s=options["time_limit"],
@@ -192,6 +196,7 @@ def _render(front: Front) -> None:
         "drop",
         f"at most ({confidence})",
         "peak memory",
+        "size",
         "sites",
     )
     for heading in headings:
@@ -231,5 +236,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.drop:.4f}" if row.budget else "",
         f"{max(row.drop, row.most_drop):.4f}" if row.budget and row.most_drop is not None else "",
         kibibytes(row.peak_bytes),
+        kibibytes(row.size_bytes),
         str(row.sites) if row.budget else "",
     )

@@ -11,13 +11,15 @@ from actcc.budget import Amount
 from actcc.cli import cli, main
 from actcc.cli.pareto import _render
 from actcc.front import Front
+from actcc.plan import Plan
 
-pytestmark = pytest.mark.usefixtures("simplify_here", "unrepaired")
+pytestmark = pytest.mark.usefixtures("simplify_here")
 
 
 @pytest.fixture
 def data(front: Front, network: Path) -> tuple[str, ...]:
-    return (str(network), "--target", "npu1", "--calib", str(network.parent / "calib.npz"))
+    calib = str(network.parent / "calib.npz")
+    return (str(network), "--target", "npu1", "--calib", calib, "--repair", "none")
 
 
 def test_the_table_and_the_files(data: tuple[str, ...], tmp_path: Path) -> None:
@@ -28,6 +30,7 @@ def test_the_table_and_the_files(data: tuple[str, ...], tmp_path: Path) -> None:
     assert "network.onnx on npu1: fidelity, 8 held-out samples" in done.output
     assert "original" in done.output
     assert "≤ 30 %" in done.output
+    assert "size" in done.output
     assert f"wrote {csv}" in done.output
     assert csv.read_text().count("\n") == 1 + done.output.count("≤") + 1
     assert (folder / "network.drop30.onnx").exists()
@@ -40,6 +43,14 @@ def test_json_has_every_point(data: tuple[str, ...]) -> None:
     found = json.loads(done.stdout)
     assert [point["budget"] for point in found["points"]] == ["", "30 %"]
     assert found["trials"] <= 2
+
+
+def test_the_repair_is_the_one_that_was_asked_for(data: tuple[str, ...], tmp_path: Path) -> None:
+    options = ("--drops", "30%", "--max-trials", "1", "-o", str(tmp_path / "front"), "--quiet")
+    done = CliRunner().invoke(cli, ["pareto", *data, *options, "--repair", "closed-form"])
+    assert done.exit_code == 0, done.output
+    (plan,) = (tmp_path / "front").glob("*.plan.json")
+    assert Plan.load(plan).settings["repair"] == "closed-form"
 
 
 def test_of_a_budget_without_a_point_it_says_how_near_plans_came(

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from actcc.calibration import Preprocessing, SampleSet, load_samples
-from actcc.errors import PlanError
+from actcc.errors import PassError, PlanError
 from actcc.graph import Graph, content_hash
 from actcc.graph.files import deliver, staging_folder, writing
 from actcc.graph.fingerprint import first_difference, model_parts
@@ -21,6 +21,8 @@ from actcc.repair import RepairMethod
 from actcc.result import copy_of_original
 from actcc.rewriting import rewrite_network
 from actcc.site import Candidate, OfferedSite, Site
+
+_OTHER_VERSION = "was the plan made with another version of actcc or of the pass?"
 
 
 def apply_plan(
@@ -107,7 +109,10 @@ def _rewritten(
         return method.run(before, after, samples, seed=plan.seed).graph
 
     repair = repaired if method.name != "none" and samples is not None else None
-    return rewrite_network(graph, passes, chosen, repair=repair, samples=samples).graph
+    try:
+        return rewrite_network(graph, passes, chosen, repair=repair, samples=samples).graph
+    except PassError as error:
+        raise PlanError(f"the plan: {error}; {_OTHER_VERSION}") from error
 
 
 def _is_exact(site: SitePlan) -> bool:
@@ -157,7 +162,7 @@ def _offered(site: SitePlan, places: Mapping[str, Site]) -> OfferedSite:
     if place is None or place.nodes != site.nodes:
         raise PlanError(
             f"the plan rewrites '{site.id}', which pass '{site.pass_name}' does not find here; "
-            "was the plan made with another version of actcc or of the pass?"
+            f"{_OTHER_VERSION}"
         )
     exact = next((c.exact for c in site.candidates if c.name == site.chosen), None)
     candidate = Candidate(site.chosen, exact)

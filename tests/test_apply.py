@@ -109,6 +109,20 @@ def test_a_site_that_no_pass_finds_is_named(folder: Path) -> None:
         apply_plan(folder / "network.onnx", replace(plan, sites=(moved,)), folder / "none.onnx")
 
 
+def test_a_late_place_that_is_gone_is_named_too(folder: Path) -> None:
+    plan = Plan.load(folder / "fast.onnx.plan.json")
+    gone = replace(plan.rewritten[0], id="quantize-layers:gone", pass_name="quantize-layers")
+    stale = replace(plan, sites=(*plan.sites, gone))
+    with pytest.raises(PlanError, match="'quantize-layers:gone' is gone.*another version"):
+        apply_plan(
+            folder / "network.onnx",
+            stale,
+            folder / "stale.onnx",
+            calibration=folder / "calib.npz",
+        )
+    assert not (folder / "stale.onnx").exists()
+
+
 def test_what_is_no_plan_is_refused_with_its_path(folder: Path) -> None:
     for name in ("network.onnx", "absent.json"):
         with pytest.raises(PlanError, match=name):

@@ -146,18 +146,15 @@ def fit(
         check_s = time.monotonic() - checked
         source = _Source(problem, train, count, settings, pool)
         end = deadline - 1.5 * check_s
-        steps = _descend(problem, parameters, source, course, end, settings, pool)
-        if steps:
+        descent = _Descent(problem, parameters, source, course, pool, settings.rate)
+        descent.run(end)
+        if descent.steps:
             course.check()
-        return Fit(course.best(), steps, course.start, course.least)
+        return Fit(course.best(), descent.steps, course.start, course.least)
 
 
 class _Source:
-    """Batches of varied samples, one for each worker; each serves several steps, among others.
-
-    Attributes:
-        size: samples of a worker's batch.
-    """
+    """Batches of varied samples, one for each worker; each serves several steps, among others."""
 
     def __init__(
         self,
@@ -171,12 +168,12 @@ class _Source:
         self._random = np.random.default_rng(settings.seed)
         self._reuse, self._workers, self._threads = settings.reuse, settings.workers, pool
         self._pool: list[list[Batch]] = []
-        self.size = 1
+        self._size = 1
 
     def draw(self, step: int) -> list[Batch]:
         """The batches of a step."""
         if step % self._reuse == 0 or not self._pool:
-            drawn = self._random.permutation(self._count)[: self.size * self._workers]
+            drawn = self._random.permutation(self._count)[: self._size * self._workers]
             feeds = varied([self._train(int(index)) for index in drawn], self._random)
             parts = [feeds[first :: self._workers] for first in range(self._workers)]
             batches = list(self._threads.map(self._problem.feeder.batch, filter(None, parts)))
@@ -185,63 +182,69 @@ class _Source:
             return batches
         return self._pool[int(self._random.integers(len(self._pool)))]
 
-
-def _descend(
-    problem: Problem,
-    parameters: Sequence[Parameter],
-    source: _Source,
-    course: _Course,
-    end: float,
-    settings: Settings,
-    pool: ThreadPoolExecutor,
-) -> int:
-    """Steps until the end; returns how many. Where a check finds no gain, the rate is halved."""
-    optimiser = _optimiser(course)
-    began = time.monotonic()
-    rate, longest, steps, checks = settings.rate, 0.0, 0, 1
-    while (now := time.monotonic()) + longest < end:
-        part = (now - began) / (end - began)
-        if part > checks / _CHECKS:
-            checks += 1
-            if not course.check():
-                rate, optimiser = rate / 2, _optimiser(course)
-            continue
-        for group in optimiser.param_groups:
-            group["lr"] = rate * _schedule(part)
-        _step(problem, parameters, source.draw(steps), optimiser, course.free, pool)
-        course.stepped()
-        steps += 1
-        taken = time.monotonic() - now
-        longest = max(0.7 * longest, taken)
-        if steps == 2:  # the first one warms up
-            affordable = (end - time.monotonic()) / (_STEPS_FOR_A_BATCH * taken)
-            most = math.ceil(LARGEST_BATCH / settings.workers)
-            source.size = int(min(max(affordable, 1), most))
-            longest *= source.size
-    return steps
+    def widen(self, steps: float) -> int:
+        """More samples a step, where there is time for so many of one; returns how many."""
+        most = math.ceil(LARGEST_BATCH / self._workers)
+        self._size = int(min(max(steps / _STEPS_FOR_A_BATCH, 1), most))
+        return self._size
 
 
-def _optimiser(course: _Course) -> torch.optim.Optimizer:
-    return torch.optim.Adam(course.free, betas=(0.9, 0.99))
+@dataclass
+class _Descent:
+    """Steps downhill, until a time; where a check finds no gain, the rate is halved.
 
+    Attributes:
+        rate: the largest step from here on.
+        steps: made so far.
+    """
 
-def _step(
-    problem: Problem,
-    parameters: Sequence[Parameter],
-    batches: Sequence[Batch],
-    optimiser: torch.optim.Optimizer,
-    free: Sequence[torch.Tensor],
-    pool: ThreadPoolExecutor,
-) -> None:
-    def slopes(batch: Batch) -> tuple[torch.Tensor | None, ...]:
-        loss = problem.loss(batch, {parameter.name: parameter.value for parameter in parameters})
-        return torch.autograd.grad(loss, free, allow_unused=True)
+    problem: Problem
+    parameters: Sequence[Parameter]
+    source: _Source
+    course: _Course
+    pool: ThreadPoolExecutor
+    rate: float
+    steps: int = 0
 
-    for tensor, parts in zip(free, zip(*pool.map(slopes, batches), strict=True), strict=True):
-        found = [part for part in parts if part is not None]
-        tensor.grad = torch.stack(found).sum(0) / len(batches) if found else None
-    if math.isfinite(float(torch.nn.utils.clip_grad_norm_(free, _STEEPEST))):
-        optimiser.step()
+    def run(self, end: float) -> None:
+        """Steps until `end`, on the clock of `time.monotonic`."""
+        optimiser = self._optimiser()
+        began = time.monotonic()
+        longest, checks = 0.0, 1
+        while (now := time.monotonic()) + longest < end:
+            part = (now - began) / (end - began)
+            if part > checks / _CHECKS:
+                checks += 1
+                if not self.course.check():
+                    self.rate /= 2
+                    optimiser = self._optimiser()
+                continue
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate * _schedule(part)
+            self._step(optimiser)
+            taken = time.monotonic() - now
+            longest = max(0.7 * longest, taken)
+            if self.steps == 2:  # the first one warms up
+                longest *= self.source.widen((end - time.monotonic()) / taken)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.course.free, betas=(0.9, 0.99))
+
+    def _step(self, optimiser: torch.optim.Optimizer) -> None:
+        free, batches = self.course.free, self.source.draw(self.steps)
+        slopes = zip(*self.pool.map(self._slopes, batches), strict=True)
+        for tensor, parts in zip(free, slopes, strict=True):
+            found = [part for part in parts if part is not None]
+            tensor.grad = torch.stack(found).sum(0) / len(batches) if found else None
+        if math.isfinite(float(torch.nn.utils.clip_grad_norm_(free, _STEEPEST))):
+            optimiser.step()
+        self.course.stepped()
+        self.steps += 1
+
+    def _slopes(self, batch: Batch) -> tuple[torch.Tensor | None, ...]:
+        values = {parameter.name: parameter.value for parameter in self.parameters}
+        loss = self.problem.loss(batch, values)
+        return torch.autograd.grad(loss, self.course.free, allow_unused=True)
 
 
 def _schedule(part: float) -> float:

@@ -73,11 +73,19 @@ class Target:
         """Settings of the backend, as the profile gives them."""
         return self.profile.settings
 
-    @property
+    @cached_property
     def int8_weight_bits(self) -> int | None:
-        """Of weights in QuantizeLinear models; None where the target does not run such models."""
+        """Of weights in QuantizeLinear models; None where the target does not run such models.
+
+        Raises:
+            TargetError: they are to be found out, and the backend is not there.
+        """
         found = self.profile.settings.get("int8_weight_bits")
-        return None if found is None else int(found)
+        if found != "auto":
+            return None if found is None else int(found)
+        from actcc.quantization.saturation import exact_weight_bits
+
+        return exact_weight_bits(self.open)
 
     @property
     def entry(self) -> BackendEntry:

@@ -46,7 +46,8 @@ class MeasuringSettings(BaseModel):
             elsewhere, and with "wall", time is what passes.
         precision: share of the latency at which a half width is small enough to stop.
         int8_weight_bits: that layers in int8 get: 7 where a processor adds two products of 8 bits
-            in 16 bits, which saturate. None where the runtime does not fuse QuantizeLinear.
+            in 16 bits, which saturate; "auto" finds out whether this one does. None where the
+            runtime does not fuse QuantizeLinear.
         placement_noise: share of the latency by which two makings of the same graph still differ
             after several were made of each, because their tensors lie elsewhere in memory.
     """
@@ -58,7 +59,7 @@ class MeasuringSettings(BaseModel):
     model_seconds: float = Field(default=6.0, gt=0)
     clock: Literal["thread", "wall"] = "thread"
     precision: float = Field(default=0.005, gt=0, lt=1)
-    int8_weight_bits: Literal[7, 8] | None = None
+    int8_weight_bits: Literal[7, 8, "auto"] | None = None
     placement_noise: float = Field(default=0.005, ge=0, lt=1)
 
     @property

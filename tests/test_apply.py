@@ -113,7 +113,7 @@ def test_a_late_place_that_is_gone_is_named_too(folder: Path) -> None:
     plan = Plan.load(folder / "fast.onnx.plan.json")
     gone = replace(plan.rewritten[0], id="quantize-layers:gone", pass_name="quantize-layers")
     stale = replace(plan, sites=(*plan.sites, gone))
-    with pytest.raises(PlanError, match="'quantize-layers:gone' is gone.*another version"):
+    with pytest.raises(PlanError, match=r"'quantize-layers:gone' is gone.*another version"):
         apply_plan(
             folder / "network.onnx",
             stale,

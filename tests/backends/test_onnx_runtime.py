@@ -176,7 +176,7 @@ def test_processor_time_is_counted_only_where_one_thread_of_the_cpu_does_the_wor
 def test_the_built_in_target_cpu_is_this_backend() -> None:
     target = load_target("cpu")
     assert isinstance(target.backend, OnnxRuntimeBackend)
-    assert target.backend.settings == Settings(int8_weight_bits=7)
+    assert target.backend.settings == Settings(int8_weight_bits="auto")
 
 
 # ---------------------------------------------------------------- prices

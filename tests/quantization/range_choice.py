@@ -25,7 +25,7 @@ from actcc.graph import Array, Graph, content_hash, extract
 from actcc.graph.operators import HEAVY
 from actcc.passes.quantize_layers import QuantizeLayers
 from actcc.quantization.distribution import Range
-from actcc.quantization.qdq import HIGHEST, Step
+from actcc.quantization.steps import HIGHEST, Step
 from actcc.runtime import run, session
 from actcc.site import Site
 

@@ -35,6 +35,7 @@ from actcc.passes.simplify_activations import SimplifyActivations
 from actcc.passes.space_to_depth_stem import SpaceToDepthStem
 from actcc.passes.swap_activation import SwapActivation
 from actcc.passes.swap_quantized_activation import SwapQuantizedActivation
+from actcc.passes.transpose_before_join import TransposeBeforeJoin
 
 if TYPE_CHECKING:
     from actcc.pass_api import NormalizingPass, Pass
@@ -47,6 +48,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     SpaceToDepthStem,
     PoolingChain,
     ConvolveBeforeResize,
+    TransposeBeforeJoin,
     MergeConvolutions,
     MergeMatrixProducts,
     CollapseConvolutions,

@@ -33,6 +33,39 @@ def axis_groups(
     return groups
 
 
+def merged_axes(before: Sequence[object], after: Sequence[object]) -> list[tuple[int, ...]] | None:
+    """Which neighbouring axes each axis behind a Reshape was; None where one is split.
+
+    Args:
+        before: may have a first axis of any size.
+        after: likewise; all other sizes are numbers.
+    """
+    runs: list[tuple[int, ...]] = []
+    if not isinstance(before[0], int) and not isinstance(after[0], int):
+        if _elements(before[1:]) != _elements(after[1:]):
+            return None
+        runs.append((0,))  # of as many elements, since the others are of as many
+    for size in after[len(runs) :]:
+        start = runs[-1][-1] + 1 if runs else 0
+        end = start + 1
+        while _elements(before[start:end]) != size:
+            end += 1
+            if end > len(before):
+                return None
+        runs.append(tuple(range(start, end)))
+    rest = range(runs[-1][-1] + 1, len(before))
+    if _elements(before[rest.start :]) != 1:
+        return None
+    runs[-1] += tuple(rest)
+    return runs
+
+
+def _elements(sizes: Sequence[object]) -> int | None:
+    """How many elements axes have together; None where one may have any size."""
+    known = [size for size in sizes if isinstance(size, int)]
+    return math.prod(known) if len(known) == len(sizes) else None
+
+
 def axis_behind(
     op: str,
     attributes: Mapping[str, Any],

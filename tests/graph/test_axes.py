@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from actcc.graph.axes import axis_behind, moves_unit_axes
+from actcc.graph.axes import axis_behind, merged_axes, moves_unit_axes
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,25 @@ def test_axes_of_one_element_are_moved_without_moving_elements(shape: tuple[int,
     for permutation in itertools.permutations(range(4)):
         in_order = np.array_equal(np.transpose(elements, permutation).ravel(), elements.ravel())
         assert moves_unit_axes(shape, permutation) == in_order
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "runs"),
+    [
+        ((1, 4, 6, 8), (1, 4, 48), [(0,), (1,), (2, 3)]),
+        ((2, 3, 4), (24,), [(0, 1, 2)]),
+        ((1, 1, 4, 1), (1, 4), [(0,), (1, 2, 3)]),
+        ((4, 1), (4, 1), [(0,), (1,)]),
+        (("n", 4, 6), ("n", 24), [(0,), (1, 2)]),
+        (("n", 4, 6), (None, 24), [(0,), (1, 2)]),
+        ((1, 8, 6), (1, 2, 4, 6), None),
+        ((6, 4), (4, 6), None),
+        (("n", 4, 6), (None, 12), None),
+        (("n", 4, 6), (1, 24), None),
+        (("n", "h", 6), ("n", 24), None),
+    ],
+)
+def test_axes_that_a_reshape_merges(
+    before: tuple[object, ...], after: tuple[object, ...], runs: list[tuple[int, ...]] | None
+) -> None:
+    assert merged_axes(before, after) == runs

@@ -52,22 +52,23 @@ class TransposeBeforeJoin(Pass):
         yield Candidate("Transpose before Concat")
 
     def neighbours(self, graph: Graph, sites: Sequence[OfferedSite]) -> Iterator[Group]:
-        """With what writes the maps in int8: each alone, and all of it."""
+        """With the layers in int8 whose maps are joined: those of each join, and all."""
+        int8 = {site.site.writes: site for site in sites if site.pass_name in PRECISIONS["mixed"]}
         for own in (site for site in sites if site.pass_name == self.name):
-            maps = _written_for(graph, own.site)
-            int8 = (site for site in sites if site.pass_name in PRECISIONS["mixed"])
-            found = [site for site in int8 if site.site.writes in maps]
-            *members, last = [(s, tuple(c.name for c in s.candidates)) for s in (*found, own)]
-            for member in members:
-                yield member, last
-            if len(members) > 1:
-                yield *members, last
+            written = [
+                [int8[name] for name in _written(graph, maps) if name in int8]
+                for maps in _maps(_joins_of(graph, own.site))
+            ]
+            groups = [found for found in written if found]
+            if len(groups) > 1:
+                groups.append(list(chain.from_iterable(groups)))
+            for found in groups:
+                yield tuple((s, tuple(c.name for c in s.candidates)) for s in (*found, own))
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the same joins of maps that are turned, the first of them first."""
-        transpose = graph.node(site.nodes[-1])
-        joins = _joins(graph, transpose, types_in_every_run(graph))
-        if not joins or _site(graph, transpose, joins).nodes != site.nodes:
+        joins = _joins_of(graph, site)
+        if not joins or _site(graph, graph.node(site.nodes[-1]), joins).nodes != site.nodes:
             raise PassError(
                 f"site '{site.id}' was rewritten already; apply a plan to its own model"
             )
@@ -150,22 +151,29 @@ def _site(graph: Graph, transpose: Node, joins: Sequence[_Join]) -> Site:
     inner = {join.node.name for join in joins}
     nodes = [node.name for node in graph.nodes() if node.name in inner]
     kind = "+".join(dict.fromkeys(node.op for node in (*(j.node for j in joins), transpose)))
-    reads = _maps(joins)[0].name
+    reads = _maps(joins)[0][0].name
     return Site([*nodes, transpose.name], reads, transpose.outputs[0].name, kind)
 
 
-def _maps(joins: Sequence[_Join]) -> list[Tensor]:
-    """What is joined at last."""
+def _joins_of(graph: Graph, site: Site) -> list[_Join]:
+    return _joins(graph, graph.node(site.nodes[-1]), types_in_every_run(graph))
+
+
+def _maps(joins: Sequence[_Join]) -> list[list[Tensor]]:
+    """What each join reads that no other has written."""
     written = {join.node.outputs[0].name for join in joins}
-    return [tensor for join in joins for tensor in join.reads if tensor.name not in written]
+    found = ([tensor for tensor in join.reads if tensor.name not in written] for join in joins)
+    return [maps for maps in found if maps]
 
 
-def _written_for(graph: Graph, site: Site) -> set[str]:
-    """The maps of a site, and what an activation that writes one reads."""
-    maps = _maps(_joins(graph, graph.node(site.nodes[-1]), types_in_every_run(graph)))
-    writers = [writer for tensor in maps if (writer := graph.producer(tensor)) is not None]
-    single = [node for node in writers if node.op in ELEMENTWISE and len(node.inputs) == 1]
-    return {tensor.name for tensor in (*maps, *(node.inputs[0] for node in single))}
+def _written(graph: Graph, maps: Sequence[Tensor]) -> Iterator[str]:
+    """What layers write: a map, or what the activation reads that writes it."""
+    for tensor in maps:
+        writer = graph.producer(tensor)
+        if writer is not None and writer.op in ELEMENTWISE and len(writer.inputs) == 1:
+            yield writer.inputs[0].name
+        else:
+            yield tensor.name
 
 
 def _turned(

@@ -142,9 +142,9 @@ def _join(graph: Graph, tensor: Tensor, behind: _Axes, types: Types) -> _Join | 
 
 def _is_fixed(shape: Shape, behind: _Axes) -> bool:
     """Whether a Reshape can name the sizes in the other order, 0 for a first one that stays."""
-    first, *others = shape
-    known = [size for size in others if isinstance(size, int) and size > 0]
-    return len(known) == len(others) and (behind[0] == 0 or (isinstance(first, int) and first > 0))
+    first, *others = [isinstance(size, int) and size > 0 for size in shape]
+    stays = behind[0] == 0 and not isinstance(shape[0], int)
+    return all(others) and (first or stays)
 
 
 def _site(graph: Graph, transpose: Node, joins: Sequence[_Join]) -> Site:

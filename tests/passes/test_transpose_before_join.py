@@ -132,6 +132,7 @@ REFUSED = {
         sizes=((4, 6), (6, 4)), batch="n", told=(-1, 8, 24), order=(1, 2, 0)
     ),
     "a Reshape splits an axis": Head(sizes=((4, 6),), channels=((4, 4),), told=(2, 4, 48)),
+    "the first axis has no elements": Head(((3, 8),), ((0, 0),), batch=4, told=(-1, 3, 8)),
     "no Concat": Head(sizes=((4, 6),), channels=((8,),)),
     "what is turned is read by others": Head(
         more=[helper.make_node("Relu", ["joined"], ["z"])], outputs=("y", "z")

@@ -14,7 +14,7 @@ first axis, which then stays first; a Concat and a Reshape at least.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -68,7 +68,7 @@ class TransposeBeforeJoin(Pass):
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the same joins of maps that are turned, the first of them first."""
         joins = _joins_of(graph, site)
-        if not joins or _site(graph, graph.node(site.nodes[-1]), joins).nodes != site.nodes:
+        if {join.node.name for join in joins} != set(site.nodes[:-1]):
             raise PassError(
                 f"site '{site.id}' was rewritten already; apply a plan to its own model"
             )
@@ -103,8 +103,14 @@ class _Join:
         return tensors if self.node.op == "Concat" else tensors[:1]
 
 
-def _joins(graph: Graph, transpose: Node, types: Types) -> list[_Join]:
-    """All joins in front of a Transpose, each behind those that read it; none if it is none."""
+def _joins(
+    graph: Graph, transpose: Node, types: Types, among: Collection[str] | None = None
+) -> list[_Join]:
+    """All joins in front of a Transpose, each behind those that read it; none if it is none.
+
+    Args:
+        among: names of nodes that may be joins; all where left out.
+    """
     if transpose.op != "Transpose" or transpose.domain not in ONNX_DOMAINS:
         return []
     source = transpose.inputs[0]
@@ -116,7 +122,7 @@ def _joins(graph: Graph, transpose: Node, types: Types) -> list[_Join]:
     joins: list[_Join] = []
     for tensor, behind in waiting:
         join = _join(graph, tensor, behind, types)
-        if join is not None:
+        if join is not None and (among is None or join.node.name in among):
             joins.append(join)
             waiting += [(read, join.before) for read in join.reads]
     return joins
@@ -156,7 +162,8 @@ def _site(graph: Graph, transpose: Node, joins: Sequence[_Join]) -> Site:
 
 
 def _joins_of(graph: Graph, site: Site) -> list[_Join]:
-    return _joins(graph, graph.node(site.nodes[-1]), types_in_every_run(graph))
+    """Without those that came up since: behind a rewrite in front, or where sizes are bound."""
+    return _joins(graph, graph.node(site.nodes[-1]), types_in_every_run(graph), site.nodes)
 
 
 def _maps(joins: Sequence[_Join]) -> list[list[Tensor]]:

@@ -55,15 +55,14 @@ class TransposeBeforeJoin(Pass):
         """With the layers in int8 whose maps are joined: those of each join, and all."""
         int8 = {site.site.writes: site for site in sites if site.pass_name in PRECISIONS["mixed"]}
         for own in (site for site in sites if site.pass_name == self.name):
-            written = [
-                [int8[name] for name in _written(graph, maps) if name in int8]
-                for maps in _maps(_joins_of(graph, own.site))
-            ]
+            joins = _maps(_joins_of(graph, own.site))
+            written = [[name for name in _written(graph, maps) if name in int8] for maps in joins]
             groups = [found for found in written if found]
             if len(groups) > 1:
                 groups.append(list(chain.from_iterable(groups)))
             for found in groups:
-                yield tuple((s, tuple(c.name for c in s.candidates)) for s in (*found, own))
+                members = [*(int8[name] for name in dict.fromkeys(found)), own]  # two may read one
+                yield tuple((site, tuple(c.name for c in site.candidates)) for site in members)
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the same joins of maps that are turned, the first of them first."""

@@ -235,6 +235,18 @@ def test_layers_in_int8_have_nothing_to_move_behind_them(tmp_path: Path) -> None
     assert after["Transpose"] < before["Transpose"] - 4
 
 
+def test_a_layer_whose_maps_are_joined_twice_is_priced_once() -> None:
+    build = Builder()
+    x = build.conv("images", 3, 4, kernel=1)
+    joined = build.add("Concat", build.add("Sigmoid", x), build.add("Tanh", x), axis=1)
+    build.weights.append(numpy_helper.from_array(np.array([1, 8, 16]), "shape"))
+    build.add("Transpose", build.add("Reshape", joined, "shape"), output="y", perm=[0, 2, 1])
+    graph = Graph.load(build.model((1, 3, 4, 4), {"y": (1, 16, 8)}))
+    sites = find_sites(graph, [MOVE, QUANTIZE], CPU, samples=seen(graph)).sites
+    (group,) = MOVE.neighbours(graph, sites)
+    assert [site.site.kind for site, _ in group] == ["Conv", "Reshape+Concat+Transpose"]
+
+
 def test_it_is_priced_together_with_what_writes_the_maps_in_int8() -> None:
     graph = detector()
     sites = find_sites(graph, [MOVE, QUANTIZE], CPU, samples=seen(graph)).sites

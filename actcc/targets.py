@@ -78,6 +78,7 @@ class Target:
         """Of weights in QuantizeLinear models; None where the target does not run such models.
 
         Raises:
+            ModelError: they are to be found out, and the runtime cannot run the layer that tells.
             TargetError: they are to be found out, and the backend is not there.
         """
         found = self.profile.settings.get("int8_weight_bits")

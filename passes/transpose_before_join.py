@@ -14,7 +14,7 @@ first axis, which then stays first; a Concat and a Reshape at least.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -55,20 +55,19 @@ class TransposeBeforeJoin(Pass):
         """With the layers in int8 whose maps are joined: those of each join, and all."""
         int8 = {site.site.writes: site for site in sites if site.pass_name in PRECISIONS["mixed"]}
         for own in (site for site in sites if site.pass_name == self.name):
-            written = [
-                [int8[name] for name in _written(graph, maps) if name in int8]
-                for maps in _maps(_joins_of(graph, own.site))
-            ]
+            joins = _maps(_joins_of(graph, own.site))
+            written = [[name for name in _written(graph, maps) if name in int8] for maps in joins]
             groups = [found for found in written if found]
             if len(groups) > 1:
                 groups.append(list(chain.from_iterable(groups)))
             for found in groups:
-                yield tuple((s, tuple(c.name for c in s.candidates)) for s in (*found, own))
+                members = [*(int8[name] for name in dict.fromkeys(found)), own]  # two may read one
+                yield tuple((site, tuple(c.name for c in site.candidates)) for site in members)
 
     def apply(self, graph: Graph, site: Site, candidate: Candidate) -> None:
         """Write the same joins of maps that are turned, the first of them first."""
         joins = _joins_of(graph, site)
-        if not joins or _site(graph, graph.node(site.nodes[-1]), joins).nodes != site.nodes:
+        if {join.node.name for join in joins} != set(site.nodes[:-1]):
             raise PassError(
                 f"site '{site.id}' was rewritten already; apply a plan to its own model"
             )
@@ -103,8 +102,14 @@ class _Join:
         return tensors if self.node.op == "Concat" else tensors[:1]
 
 
-def _joins(graph: Graph, transpose: Node, types: Types) -> list[_Join]:
-    """All joins in front of a Transpose, each behind those that read it; none if it is none."""
+def _joins(
+    graph: Graph, transpose: Node, types: Types, among: Collection[str] | None = None
+) -> list[_Join]:
+    """All joins in front of a Transpose, each behind those that read it; none if it is none.
+
+    Args:
+        among: names of nodes that may be joins; all where left out.
+    """
     if transpose.op != "Transpose" or transpose.domain not in ONNX_DOMAINS:
         return []
     source = transpose.inputs[0]
@@ -116,7 +121,7 @@ def _joins(graph: Graph, transpose: Node, types: Types) -> list[_Join]:
     joins: list[_Join] = []
     for tensor, behind in waiting:
         join = _join(graph, tensor, behind, types)
-        if join is not None:
+        if join is not None and (among is None or join.node.name in among):
             joins.append(join)
             waiting += [(read, join.before) for read in join.reads]
     return joins
@@ -142,9 +147,9 @@ def _join(graph: Graph, tensor: Tensor, behind: _Axes, types: Types) -> _Join | 
 
 def _is_fixed(shape: Shape, behind: _Axes) -> bool:
     """Whether a Reshape can name the sizes in the other order, 0 for a first one that stays."""
-    first, *others = shape
-    known = [size for size in others if isinstance(size, int) and size > 0]
-    return len(known) == len(others) and (behind[0] == 0 or (isinstance(first, int) and first > 0))
+    first, *others = [isinstance(size, int) and size > 0 for size in shape]
+    stays = behind[0] == 0 and not isinstance(shape[0], int)
+    return all(others) and (first or stays)
 
 
 def _site(graph: Graph, transpose: Node, joins: Sequence[_Join]) -> Site:
@@ -156,7 +161,8 @@ def _site(graph: Graph, transpose: Node, joins: Sequence[_Join]) -> Site:
 
 
 def _joins_of(graph: Graph, site: Site) -> list[_Join]:
-    return _joins(graph, graph.node(site.nodes[-1]), types_in_every_run(graph))
+    """Without those that came up since: behind a rewrite in front, or where sizes are bound."""
+    return _joins(graph, graph.node(site.nodes[-1]), types_in_every_run(graph), site.nodes)
 
 
 def _maps(joins: Sequence[_Join]) -> list[list[Tensor]]:

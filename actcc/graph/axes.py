@@ -34,7 +34,7 @@ def axis_groups(
 
 
 def merged_axes(before: Sequence[object], after: Sequence[object]) -> list[tuple[int, ...]] | None:
-    """Which neighbouring axes each axis behind a Reshape was; None where one is split.
+    """Which neighbouring axes each axis behind a Reshape was; None if one is split or new.
 
     Args:
         before: may have a first axis of any size.
@@ -48,10 +48,10 @@ def merged_axes(before: Sequence[object], after: Sequence[object]) -> list[tuple
     for size in after[len(runs) :]:
         start = runs[-1][-1] + 1 if runs else 0
         end = start + 1
-        while _elements(before[start:end]) != size:
+        while end <= len(before) and _elements(before[start:end]) != size:
             end += 1
-            if end > len(before):
-                return None
+        if end > len(before) or not isinstance(size, int):
+            return None
         runs.append(tuple(range(start, end)))
     rest = range(runs[-1][-1] + 1, len(before))
     if _elements(before[rest.start :]) != 1:

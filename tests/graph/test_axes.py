@@ -53,6 +53,9 @@ def test_axes_of_one_element_are_moved_without_moving_elements(shape: tuple[int,
         (("n", 4, 6), (None, 12), None),
         (("n", 4, 6), (1, 24), None),
         (("n", "h", 6), ("n", 24), None),
+        ((2, "h", 3, 4), (None, 3, 4), None),
+        ((1, 8, 6), (1, 8, 6, 1), None),
+        ((1,), (1, 1), None),
     ],
 )
 def test_axes_that_a_reshape_merges(

@@ -21,7 +21,9 @@ from quantizing import CPU, kernels, seen
 from actcc.errors import PassError
 from actcc.graph import Graph
 from actcc.graph.compare import compare
+from actcc.neighbourhood import neighbourhoods
 from actcc.pass_api import apply_candidates, apply_pass, find_sites
+from actcc.passes.move_activation import MoveActivation
 from actcc.passes.quantize_layers import QuantizeLayers
 from actcc.passes.transpose_before_join import TransposeBeforeJoin
 from actcc.runtime import random_feeds
@@ -132,6 +134,7 @@ REFUSED = {
         sizes=((4, 6), (6, 4)), batch="n", told=(-1, 8, 24), order=(1, 2, 0)
     ),
     "a Reshape splits an axis": Head(sizes=((4, 6),), channels=((4, 4),), told=(2, 4, 48)),
+    "the first axis has no elements": Head(((3, 8),), ((0, 0),), batch=4, told=(-1, 3, 8)),
     "no Concat": Head(sizes=((4, 6),), channels=((8,),)),
     "what is turned is read by others": Head(
         more=[helper.make_node("Relu", ["joined"], ["z"])], outputs=("y", "z")
@@ -158,6 +161,49 @@ def test_a_site_is_rewritten_once() -> None:
     assert survey(moved, MOVE).sites == ()
     with pytest.raises(PassError, match="rewritten already"):
         apply_pass(MOVE, moved, site.site, site.candidate(CANDIDATE))
+
+
+def test_a_join_that_comes_up_later_stays_where_it_is() -> None:
+    build = Builder()
+    maps = [build.conv("images", 3, 4, kernel=1) for _ in range(2)]
+    x = build.add("Relu", build.add("Concat", *maps, axis=1))
+    build.weights.append(numpy_helper.from_array(np.array([1, 8, 16]), "shape"))
+    flat = [build.add("Reshape", x, "shape"), build.weight(np.ones((1, 8, 3)))]
+    build.add("Transpose", build.add("Concat", *flat, axis=2), output="y", perm=[0, 2, 1])
+    graph = Graph.load(build.model((1, 3, 4, 4), {"y": (1, 19, 8)}))
+    both = [MoveActivation(), MOVE]
+    chosen = find_sites(graph, both, NPU1, exact_only=True).first_candidates
+    assert [site.pass_name for site, _ in chosen] == [found.name for found in both]
+    rewritten = apply_candidates(graph, both, chosen)
+    feeds = [random_feeds(graph, 1)]
+    assert compare(graph, rewritten, feeds, optimise=False).worst_relative == 0
+    assert operators(rewritten).count("Transpose") == len(flat)
+
+
+def test_sizes_that_only_the_neighbourhood_knows_do_not_keep_the_price_away() -> None:
+    kind, names = TensorProto.FLOAT, ("a", "b", "c", "d")
+    shapes = [(1, 3, 4, 5)] * 2 + [(1, 3, "h", "w")] * 2
+    inputs = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, shape in zip(names, shapes, strict=True)
+    ]
+    nodes = []
+    for scale, pair in enumerate(("ab", "cd")):
+        nodes.append(helper.make_node("Concat", list(pair), [f"c{scale}"], f"c{scale}", axis=1))
+        nodes.append(helper.make_node("Reshape", [f"c{scale}", "s"], [f"f{scale}"], f"f{scale}"))
+    nodes.append(helper.make_node("Concat", ["f0", "f1"], ["joined"], "joined", axis=2))
+    nodes.append(helper.make_node("Transpose", ["joined"], ["y"], "turn", perm=[0, 2, 1]))
+    results = [helper.make_tensor_value_info("y", kind, None)]
+    weights = [numpy_helper.from_array(np.array([1, 6, -1]), "s")]
+    proto = helper.make_graph(nodes, "head", inputs, results, weights)
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=8)
+    graph = Graph.load(model, dict.fromkeys(names, (1, 3, 4, 5)))
+    (site,) = survey(graph, MOVE).sites
+    assert site.site.nodes == ("c0", "f0", "joined", "turn")
+    ((found,), failed) = neighbourhoods(graph, [site], [MOVE])
+    assert not failed
+    assert not found.failed
 
 
 def detector() -> Graph:
@@ -187,6 +233,18 @@ def test_layers_in_int8_have_nothing_to_move_behind_them(tmp_path: Path) -> None
     before, after = kernels(without, tmp_path), kernels(beside, tmp_path)
     assert before["QLinearConv"] == after["QLinearConv"]
     assert after["Transpose"] < before["Transpose"] - 4
+
+
+def test_a_layer_whose_maps_are_joined_twice_is_priced_once() -> None:
+    build = Builder()
+    x = build.conv("images", 3, 4, kernel=1)
+    joined = build.add("Concat", build.add("Sigmoid", x), build.add("Tanh", x), axis=1)
+    build.weights.append(numpy_helper.from_array(np.array([1, 8, 16]), "shape"))
+    build.add("Transpose", build.add("Reshape", joined, "shape"), output="y", perm=[0, 2, 1])
+    graph = Graph.load(build.model((1, 3, 4, 4), {"y": (1, 16, 8)}))
+    sites = find_sites(graph, [MOVE, QUANTIZE], CPU, samples=seen(graph)).sites
+    (group,) = MOVE.neighbours(graph, sites)
+    assert [site.site.kind for site, _ in group] == ["Conv", "Reshape+Concat+Transpose"]
 
 
 def test_it_is_priced_together_with_what_writes_the_maps_in_int8() -> None:

@@ -28,6 +28,8 @@ def test_seven_bits_where_products_saturate() -> None:
 @pytest.mark.parametrize("name", ["cpu", "openvino-cpu"])
 def test_built_in_targets_find_out(name: str) -> None:
     target = load_target(name)
+    if target.entry.missing:
+        pytest.skip(f"needs the extra '{target.entry.extra}'")
     seen: list[Graph] = []
 
     def opened(graph: Graph) -> ModelRun:
@@ -49,6 +51,7 @@ def test_a_profile_that_says_how_many_is_not_asked() -> None:
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="saturation is of x86")
 def test_openvino_without_vnni_has_seven() -> None:
+    pytest.importorskip("openvino", reason="needs the extra 'openvino'")
     ask = (
         "from actcc.targets import load_target; print(load_target('openvino-cpu').int8_weight_bits)"
     )

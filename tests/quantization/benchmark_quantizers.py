@@ -5,11 +5,11 @@
         [--samples 32] [--eval-samples N] [--calib-labels FILE --max-drop 1%]
         [--target cpu|openvino-cpu]
 
-Tools: onnxruntime's quantize_static, with its defaults and as its documentation advises for x86-64
-without VNNI; NNCF's quantize where nncf is installed, with its defaults and with the settings that
-suit the kind of model. With --target openvino-cpu NNCF quantizes the OpenVINO model too, which it
-writes as OpenVINO IR. --also adds models that are written already, as by `actcc optimize
---precision mixed`.
+Tools: onnxruntime's quantize_static, with its defaults and as its documentation advises for x86-64,
+with a reduced range of weights where the processor has no VNNI; NNCF's quantize where nncf is
+installed, with its defaults and with the settings that suit the kind of model. With --target
+openvino-cpu NNCF quantizes the OpenVINO model too, which it writes as OpenVINO IR. --also adds
+models that are written already, as by `actcc optimize --precision mixed`.
 
 With --calib-labels two fifths of the images of --calib are held out, as `actcc optimize` holds them
 out without --eval: NNCF's quantize_with_accuracy_control keeps --max-drop on them, with no limit on
@@ -71,9 +71,13 @@ class Row:
     scores: Scores | None = None
 
 
-def quantizers(job: Job, runtime: Runtime) -> list[Quantizer]:
-    """Those that are installed and write what the runtime reads."""
-    found = with_onnxruntime.quantizers()
+def quantizers(job: Job, runtime: Runtime, weight_bits: int | None) -> list[Quantizer]:
+    """Those that are installed and write what the runtime reads.
+
+    Args:
+        weight_bits: that the processor multiplies exactly.
+    """
+    found = with_onnxruntime.quantizers(reduce_range=weight_bits == 7)
     if not with_nncf.installed():
         return found
     found += with_nncf.quantizers(".onnx")
@@ -149,7 +153,8 @@ def calibration_images(
 def compare(options: argparse.Namespace) -> None:
     """Print the table."""
     version = onnx_runtime().__version__  # first: imported by a tool it would report
-    runtime, metric = runtime_of(load_target(options.target)), load_metric(options.metric)
+    target, metric = load_target(options.target), load_metric(options.metric)
+    runtime, bits = runtime_of(target), target.int8_weight_bits
     graph = Graph.load(options.model)
     evaluation = load_samples(options.eval, graph, options.preprocess, limit=options.eval_samples)
     evaluation = label_samples(evaluation, options.labels)
@@ -159,7 +164,7 @@ def compare(options: argparse.Namespace) -> None:
         folder = Path(name)
         job = Job(options.model, folder, calibration, control, metric, drop, runtime)
         rows = [Row("original", options.model)]
-        for index, quantizer in enumerate(quantizers(job, runtime)):
+        for index, quantizer in enumerate(quantizers(job, runtime, bits)):
             rows.append(written(quantizer, job, folder / f"{index}{quantizer.suffix}"))
         rows += [Row(f"actcc, {path.name}", path) for path in options.also]
         rows = list(scored(rows, runtime, evaluation, metric))
